@@ -1,0 +1,131 @@
+/*
+ * Inside the basebackup room: the pieces that backup.c puts in order.
+ */
+#ifndef PGSTOW_BASEBACKUP_INTERNAL_H
+#define PGSTOW_BASEBACKUP_INTERNAL_H
+
+#include "basebackup/basebackup.h"
+#include "manifest/manifest.h"
+#include "stream/stream.h"
+
+/* ---- observe.c: calls that take formatted text and an observer without that callback ---- */
+
+void observe_note(const BackupObserver *observer, const char *fmt, ...) PRINTF_LIKE(2, 3);
+void observe_info(const BackupObserver *observer, const char *fmt, ...) PRINTF_LIKE(2, 3);
+void observe_problem(const BackupObserver *observer, const char *message);
+
+/* Counts what arrives and calls the observer about once a second. */
+typedef struct Progress {
+    const BackupObserver *observer;
+    BackupProgress now;
+    int64_t last_ms;
+} Progress;
+
+void progress_init(Progress *progress, const BackupObserver *observer, const BackupStart *start);
+void progress_archive(Progress *progress, size_t complete, const char *directory);
+void progress_bytes(Progress *progress, size_t len);
+void progress_tick(Progress *progress);
+void progress_finish(Progress *progress);
+
+/* ---- target.c: the directories of a backup, and taking them back ---- */
+
+/*
+ * Directories are claimed before anything is written into them: made, or found empty. What was
+ * claimed can be taken back as long as target_keep was not called; nothing else is ever removed.
+ */
+typedef struct Target Target;
+
+Target *target_new(Error *err) MUST_USE;
+bool target_claim(Target *target, const char *path, mode_t mode, Error *err) MUST_USE;
+
+void target_take_back(Target *target, const BackupObserver *observer);
+
+/* Tell what stays behind after a failure with --no-clean. */
+void target_tell_kept(const Target *target, const BackupObserver *observer);
+void target_free(Target *target);
+
+/* ---- layout.c: where each archive goes; pure ---- */
+
+/* One per tablespace of BackupStart, in its order. */
+typedef struct Place {
+    Oid oid;
+    char archive[32]; /* the name the server uses: "base.tar", "16385.tar" */
+    char *directory;  /* owned: where its files go */
+    bool in_place;    /* inside the data directory, without a link */
+} Place;
+
+typedef struct Layout {
+    Place *places;
+    size_t count;
+    const TablespaceMapping *mappings; /* borrowed from the options */
+    size_t mapping_count;
+} Layout;
+
+/* ERR_USAGE when two archives would share a directory. */
+bool layout_make(const BackupOptions *options, const BackupStart *start, Layout *ret_layout,
+                 Error *err) MUST_USE;
+void layout_free(Layout *layout);
+const Place *layout_place(const Layout *layout, Oid oid);
+
+/* Where a tablespace at `location` on the server goes: the mapping, or the same path. */
+const char *layout_map(const Layout *layout, const char *location);
+
+/* ---- manifest_file.c: the manifest on its way to disk ---- */
+
+/* Writes backup_manifest.tmp while reading it; published under its name at the very end. */
+typedef struct ManifestFileWriter ManifestFileWriter;
+
+ManifestFileWriter *manifest_file_new(const char *directory, mode_t mode, Error *err) MUST_USE;
+bool manifest_file_write(ManifestFileWriter *writer, Span bytes, Error *err) MUST_USE;
+
+/* All bytes have arrived: check and close it. *ret_manifest is owned by the writer. */
+bool manifest_file_finish(ManifestFileWriter *writer, bool sync, const Manifest **ret_manifest,
+                          Error *err) MUST_USE;
+bool manifest_file_publish(ManifestFileWriter *writer, bool sync, Error *err) MUST_USE;
+void manifest_file_free(ManifestFileWriter *writer);
+
+/* ---- demux.c: from COPY data to the chain ---- */
+
+typedef struct DemuxConfig {
+    Conn *conn;
+    const BackupStart *start;
+    const Layout *layout;
+    Sink *sink;                   /* takes opaque archives; not finished by demux */
+    ManifestFileWriter *manifest; /* NULL when none was asked for */
+    Progress *progress;
+    const Stop *stop;
+} DemuxConfig;
+
+/* Receives all archives and the manifest, in either wire form. */
+bool demux_run(const DemuxConfig *config, Error *err) MUST_USE;
+
+/* ---- walstream.c: WAL beside the backup ---- */
+
+typedef struct WalStream WalStream;
+
+typedef struct WalStreamConfig {
+    const Conn *beside; /* the backup's connection: same server, same credentials */
+    const ConnConfig *conn;
+    const BackupOptions *options;
+    const BackupObserver *observer;
+    uint64_t system_id;
+    uint32_t segment_size;
+    Lsn start; /* the backup's start */
+    TimeLineID timeline;
+    mode_t file_mode;
+    Stop *stop; /* requested when streaming fails */
+} WalStreamConfig;
+
+/* Connects, makes the slot and starts the thread. */
+WalStream *walstream_start(const WalStreamConfig *config, Error *err) MUST_USE;
+
+/* Let it run up to `end`, wait for it, and make sure that every record up to there is intact. */
+bool walstream_finish(WalStream *stream, Lsn end, Error *err) MUST_USE;
+
+/* Whether the stream has failed, and why: after a stop that nobody else asked for. */
+bool walstream_failed(WalStream *stream, Error *ret_reason);
+
+/* Ends the thread first if it still runs. */
+void walstream_free(WalStream *stream);
+
+#endif

@@ -1,0 +1,156 @@
+/*
+ * What this run made, so that a failure can take back exactly that: a directory it made goes as a
+ * whole (with the parents it had to make), one that was there and empty is emptied again.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "basebackup/internal.h"
+#include "common/file.h"
+
+typedef struct Claim {
+    char *path;
+    char *made_top; /* topmost directory that was made for it; NULL: it was there, empty */
+} Claim;
+
+struct Target {
+    Claim *claims;
+    size_t count;
+    size_t capacity;
+};
+
+Target *
+target_new(Error *err)
+{
+    return mem_zero(sizeof(Target), err);
+}
+
+static bool
+refuse_not_empty(const char *path, Error *err)
+{
+    char leftover[4096];
+
+    (void)error_set(err, ERR_USAGE, "directory \"%s\" exists but is not empty", path);
+    if (snprintf(leftover, sizeof leftover, "%s/backup_manifest.tmp", path) <
+            (int)sizeof leftover &&
+        access(leftover, F_OK) == 0)
+        (void)error_hint(err, "It holds a backup that was never finished (backup_manifest.tmp is "
+                              "there): remove it and run this again.");
+    return false;
+}
+
+/* Remember it first: whatever is made afterwards can be taken back. */
+static Claim *
+add_claim(Target *target, const char *path, Error *err)
+{
+    Claim *claim;
+
+    if (!mem_grow((void **)&target->claims, &target->capacity, target->count + 1, sizeof(Claim),
+                  err))
+        return NULL;
+    claim = &target->claims[target->count];
+    *claim = (Claim){.path = mem_strdup(path, err)};
+    if (claim->path == NULL)
+        return NULL;
+    return claim;
+}
+
+bool
+target_claim(Target *target, const char *path, mode_t mode, Error *err)
+{
+    DirState state;
+    Claim *claim;
+
+    if (!dir_state(path, &state, err))
+        return false;
+    if (state == DIR_NOT_EMPTY)
+        return refuse_not_empty(path, err);
+    claim = add_claim(target, path, err);
+    if (claim == NULL)
+        return false;
+    if (!dir_make(path, mode, &claim->made_top, err)) {
+        free(claim->path);
+        return false;
+    }
+    target->count++;
+
+    /* The mode is the server's, whatever our umask took away. */
+    if (claim->made_top != NULL && chmod(path, mode) != 0)
+        return error_set_errno(err, errno, "could not set permissions on directory \"%s\"", path);
+    return true;
+}
+
+/* Remove the parents that were made for `claim`, from below, as far as they are empty. */
+static void
+remove_made_parents(const Claim *claim)
+{
+    Error ignored = ERROR_INIT;
+    char *path = mem_strdup(claim->path, &ignored);
+
+    while (path != NULL && strlen(path) > strlen(claim->made_top)) {
+        char *parent = path_parent(path, &ignored);
+
+        free(path);
+        path = parent;
+        if (path == NULL || rmdir(path) != 0)
+            break;
+    }
+    free(path);
+}
+
+static void
+take_back_claim(const Claim *claim, const BackupObserver *observer)
+{
+    Error err = ERROR_INIT;
+
+    if (claim->made_top != NULL) {
+        observe_info(observer, "removing directory \"%s\"", claim->path);
+        if (dir_remove(claim->path, &err))
+            remove_made_parents(claim);
+        else
+            observe_info(observer, "failed to remove directory \"%s\": %s", claim->path,
+                         err.message);
+    } else {
+        observe_info(observer, "removing contents of directory \"%s\"", claim->path);
+        if (!dir_remove_contents(claim->path, &err))
+            observe_info(observer, "failed to remove contents of directory \"%s\": %s", claim->path,
+                         err.message);
+    }
+}
+
+void
+target_take_back(Target *target, const BackupObserver *observer)
+{
+    while (target->count > 0) {
+        Claim *claim = &target->claims[--target->count];
+
+        take_back_claim(claim, observer);
+        free(claim->path);
+        free(claim->made_top);
+    }
+}
+
+void
+target_tell_kept(const Target *target, const BackupObserver *observer)
+{
+    for (size_t i = 0; i < target->count; i++)
+        observe_info(observer, "directory \"%s\" not removed at user's request",
+                     target->claims[i].path);
+}
+
+void
+target_free(Target *target)
+{
+    if (target == NULL)
+        return;
+    for (size_t i = 0; i < target->count; i++) {
+        free(target->claims[i].path);
+        free(target->claims[i].made_top);
+    }
+    free(target->claims);
+    free(target);
+}

@@ -1,0 +1,257 @@
+/*
+ * WAL beside the backup: a second connection to the same server, a slot, and a thread that streams
+ * from the segment of the backup's start until the main thread tells where the backup ended.
+ *
+ *   receive thread: WalReceiver -> wal_check -> handoff -> (thread) wal_dir -> DIR/pg_wal
+ *
+ * When the stream fails it requests the run's stop, which ends the main thread's waiting.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "basebackup/internal.h"
+#include "common/file.h"
+#include "pgformat/walfile.h"
+#include "verify/verify.h"
+#include "walrecv/walrecv.h"
+
+struct WalStream {
+    WalReceiver *receiver;
+    Stop *stop;
+    Thread thread;
+    DurableMark durable;
+    _Atomic Lsn checked_to;
+    /* Written by the thread before it ends; read after the join, or once `failed` is true. */
+    WalRunResult result;
+    Error reason;
+    atomic_bool failed;
+};
+
+/* ---- the directories ---- */
+
+static bool
+make_below(const char *parent, const char *name, mode_t mode, Error *err)
+{
+    char *path = path_join(parent, name, err);
+    char *top = NULL;
+    bool ok = path != NULL && dir_make(path, mode, &top, err);
+
+    free(top);
+    free(path);
+    return ok;
+}
+
+/* pg_wal and what a server expects in it: streaming begins before the archive brings them. */
+static bool
+make_wal_directories(const WalStreamConfig *config, char **ret_wal_dir, Error *err)
+{
+    mode_t mode = config->file_mode == 0640 ? 0750 : 0700;
+    char *wal_dir = path_join(config->options->directory, "pg_wal", err);
+    bool ok = wal_dir != NULL && make_below(config->options->directory, "pg_wal", mode, err) &&
+              make_below(wal_dir, "archive_status", mode, err);
+
+    if (ok && conn_features(config->beside)->wal_summaries)
+        ok = make_below(wal_dir, "summaries", mode, err);
+    if (!ok) {
+        free(wal_dir);
+        return false;
+    }
+    *ret_wal_dir = wal_dir;
+    return true;
+}
+
+/* ---- the connection ---- */
+
+/*
+ * The slot to stream from, made if need be: the user's, or a temporary one that lives as long as
+ * the connection, so that the server keeps the WAL that is not received yet. Empty: none.
+ */
+static bool
+prepare_slot(Conn *conn, const WalStreamConfig *config, char *slot, size_t size, Error *err)
+{
+    const BackupOptions *options = config->options;
+
+    slot[0] = '\0';
+    if (options->slot != NULL) {
+        (void)snprintf(slot, size, "%s", options->slot);
+        if (!options->create_slot)
+            return true;
+        if (!repl_create_slot(conn, slot, SLOT_PERMANENT, SLOT_RESERVE_WAL, err))
+            return false;
+        observe_note(config->observer, "created replication slot \"%s\"", slot);
+    } else if (!options->no_slot) {
+        (void)snprintf(slot, size, "pg_basebackup_%d", conn_backend_pid(conn));
+        if (!repl_create_slot(conn, slot, SLOT_TEMPORARY, SLOT_RESERVE_WAL, err))
+            return false;
+        observe_note(config->observer, "created temporary replication slot \"%s\"", slot);
+    }
+    return true;
+}
+
+/* Another server behind the same address would give WAL that does not belong to the backup. */
+static bool
+check_same_cluster(Conn *conn, const WalStreamConfig *config, Error *err)
+{
+    ServerIdentity identity;
+
+    if (!repl_identify_system(conn, &identity, err))
+        return false;
+    if (identity.system_id != config->system_id)
+        return error_set(err, ERR_SERVER,
+                         "system identifier does not match between base backup and streaming "
+                         "connection");
+    if (identity.timeline < config->timeline)
+        return error_set(err, ERR_SERVER, "starting timeline %u is not present in the server",
+                         config->timeline);
+    return true;
+}
+
+/* ---- the chain ---- */
+
+static Sink *
+make_chain(WalStream *stream, const WalStreamConfig *config, const char *wal_dir,
+           Sink **ret_handoff, Error *err)
+{
+    const WalDirConfig dir = {
+        .directory = wal_dir,
+        .segment_size = config->segment_size,
+        .file_mode = config->file_mode,
+        .remainder = WAL_PAD,
+        .sync = config->options->no_sync ? WAL_NO_SYNC : WAL_DURABLE,
+        .archive_status = true,
+        .durable = &stream->durable,
+    };
+    const HandoffConfig handoff = {.while_full = wal_receiver_while_full, .ctx = &stream->receiver};
+    const WalCheckConfig check = {
+        .start = config->start,
+        .timeline = config->timeline,
+        .system_id = config->system_id,
+        .segment_size = config->segment_size,
+    };
+
+    *ret_handoff = handoff_new(wal_dir_new(&dir, err), &handoff, err);
+    return wal_check_new(*ret_handoff, &check, &stream->checked_to, err);
+}
+
+static void
+thread_run(void *arg)
+{
+    WalStream *stream = arg;
+
+    stream->result = wal_receiver_run(stream->receiver, &stream->reason);
+    if (stream->result == WAL_RUN_FAILED) {
+        atomic_store(&stream->failed, true);
+        stop_request(stream->stop);
+    }
+}
+
+/* Everything between the connection and the started thread. Owns `conn`. */
+static bool
+start_receiving(WalStream *stream, const WalStreamConfig *config, Conn *conn, const char *slot,
+                Error *err)
+{
+    char *wal_dir;
+    WalReceiverConfig receiver = {
+        .conn = conn,
+        .start = wal_segment_start(wal_segment_number(config->start, config->segment_size),
+                                   config->segment_size),
+        .timeline = config->timeline,
+        .segment_size = config->segment_size,
+        .slot = slot[0] == '\0' ? NULL : slot,
+        .status_interval_ms = config->options->status_interval_ms,
+        .durable = config->options->no_sync ? NULL : &stream->durable,
+        .stop = config->stop,
+    };
+
+    if (!make_wal_directories(config, &wal_dir, err)) {
+        conn_free(conn);
+        return false;
+    }
+    receiver.sink = make_chain(stream, config, wal_dir, &receiver.handoff, err);
+    free(wal_dir);
+    if (receiver.sink == NULL) {
+        conn_free(conn);
+        return false;
+    }
+    stream->receiver = wal_receiver_new(&receiver, err);
+    return stream->receiver != NULL && thread_start(&stream->thread, thread_run, stream, err);
+}
+
+WalStream *
+walstream_start(const WalStreamConfig *config, Error *err)
+{
+    WalStream *stream = mem_zero(sizeof *stream, err);
+    char slot[128];
+    Conn *conn;
+
+    if (stream == NULL)
+        return NULL;
+    stream->stop = config->stop;
+    observe_note(config->observer, "starting background WAL receiver");
+    conn = conn_open_beside(config->beside, config->conn, err);
+    if (conn == NULL)
+        goto failed;
+    if (!prepare_slot(conn, config, slot, sizeof slot, err) ||
+        !check_same_cluster(conn, config, err)) {
+        conn_free(conn);
+        goto failed;
+    }
+    if (!start_receiving(stream, config, conn, slot, err))
+        goto failed;
+    return stream;
+
+failed:
+    walstream_free(stream);
+    return NULL;
+}
+
+/* ---- the end ---- */
+
+bool
+walstream_finish(WalStream *stream, Lsn end, Error *err)
+{
+    Lsn checked;
+
+    wal_receiver_stop_at(stream->receiver, end);
+    thread_join(&stream->thread);
+    switch (stream->result) {
+    case WAL_RUN_REACHED:
+        break;
+    case WAL_RUN_STOPPED:
+        return error_set_stopped(err);
+    case WAL_RUN_FAILED:
+        *err = stream->reason;
+        return false;
+    }
+    checked = atomic_load(&stream->checked_to);
+    if (checked < end)
+        return error_set(err, ERR_MISMATCH,
+                         "streamed WAL is intact only up to " LSN_FORMAT
+                         ", but the backup ends at " LSN_FORMAT,
+                         LSN_ARGS(checked), LSN_ARGS(end));
+    return true;
+}
+
+bool
+walstream_failed(WalStream *stream, Error *ret_reason)
+{
+    if (!atomic_load(&stream->failed))
+        return false;
+    *ret_reason = stream->reason;
+    return true;
+}
+
+void
+walstream_free(WalStream *stream)
+{
+    if (stream == NULL)
+        return;
+    if (stream->thread.running) {
+        stop_request(stream->stop);
+        thread_join(&stream->thread);
+    }
+    wal_receiver_free(stream->receiver);
+    free(stream);
+}

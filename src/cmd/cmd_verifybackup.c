@@ -1,0 +1,231 @@
+/*
+ * pgstow verifybackup: the options of pg_verifybackup.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cmd/commands.h"
+#include "cmd/log.h"
+#include "cmd/signals.h"
+#include "common/bytes.h"
+#include "common/file.h"
+#include "verify/verify.h"
+
+static const Option options[] = {
+    {0, NULL, NULL, "Options:"},
+    {'e', "exit-on-error", NULL, "exit immediately on error"},
+    {'F', "format", "p", "backup format (plain (default))"},
+    {'i', "ignore", "RELATIVE_PATH", "ignore indicated path"},
+    {'m', "manifest-path", "PATH", "use specified path for manifest"},
+    {'n', "no-parse-wal", NULL, "do not try to parse WAL files"},
+    {'P', "progress", NULL, "show progress information"},
+    {'q', "quiet", NULL, "do not print any output, except for errors"},
+    {'s', "skip-checksums", NULL, "skip checksum verification"},
+    {'w', "wal-directory", "PATH", "use specified path for WAL files"},
+    COMMON_OPTIONS,
+    {0, NULL, NULL, NULL},
+};
+
+typedef struct Request {
+    VerifyConfig verify;
+    char *directory; /* owned, canonical */
+    char **ignore;   /* owned, canonical */
+    size_t ignore_capacity;
+    bool exit_on_error;
+    bool quiet;
+    bool show_progress;
+    uint64_t problems; /* how many were found */
+} Request;
+
+static bool
+out_of_memory(void)
+{
+    log_error("out of memory");
+    return false;
+}
+
+static bool
+add_ignore(Request *request, const char *value)
+{
+    Error err = ERROR_INIT;
+    char *path = strdup(value);
+    size_t count = request->verify.ignore_count;
+
+    if (path == NULL || !mem_grow((void **)&request->ignore, &request->ignore_capacity, count + 1,
+                                  sizeof(char *), &err)) {
+        free(path);
+        return out_of_memory();
+    }
+    path_canonicalize(path);
+    request->ignore[count] = path;
+    request->verify.ignore = (const char *const *)request->ignore;
+    request->verify.ignore_count = count + 1;
+    return true;
+}
+
+static bool
+parse_format(const char *value)
+{
+    if (strcmp(value, "p") == 0 || strcmp(value, "plain") == 0)
+        return true;
+    if (strcmp(value, "t") == 0 || strcmp(value, "tar") == 0)
+        log_error("backup format \"%s\" is not available in pgstow %s, must be \"plain\"", value,
+                  PGSTOW_VERSION);
+    else
+        log_error("invalid backup format \"%s\", must be \"plain\" or \"tar\"", value);
+    return false;
+}
+
+static bool
+take_option(void *ctx, int id, const char *value)
+{
+    Request *request = ctx;
+
+    switch (id) {
+    case 'e':
+        request->exit_on_error = true;
+        break;
+    case 'F':
+        return parse_format(value);
+    case 'i':
+        return add_ignore(request, value);
+    case 'm':
+        request->verify.manifest_path = value;
+        break;
+    case 'n':
+        request->verify.skip_wal = true;
+        break;
+    case 'P':
+        request->show_progress = true;
+        break;
+    case 'q':
+        request->quiet = true;
+        break;
+    case 's':
+        request->verify.skip_checksums = true;
+        break;
+    case 'w':
+        request->verify.wal_directory = value;
+        break;
+    default:
+        break;
+    }
+    return true;
+}
+
+/* Exactly one directory behind the options. */
+static bool
+take_directory(Request *request, int count, char **rest)
+{
+    if (count == 0)
+        return options_conflict("no backup directory specified");
+    if (!options_rest_allowed(count, rest, 1))
+        return false;
+    request->directory = strdup(rest[0]);
+    if (request->directory == NULL)
+        return out_of_memory();
+    path_canonicalize(request->directory);
+    request->verify.directory = request->directory;
+    if (request->show_progress && request->quiet)
+        return options_conflict("cannot specify both -P/--progress and -q/--quiet");
+    return true;
+}
+
+static OptionResult
+read_options(Request *request, const Command *command, int argc, char **argv)
+{
+    int count;
+    char **rest;
+    OptionResult result = options_read(command, argc, argv, take_option, request, &count, &rest);
+
+    if (result == OPTIONS_READ && !take_directory(request, count, rest))
+        return OPTIONS_EXIT_BAD;
+    return result;
+}
+
+static void
+request_free(Request *request)
+{
+    for (size_t i = 0; i < request->verify.ignore_count; i++)
+        free(request->ignore[i]);
+    free(request->ignore);
+    free(request->directory);
+}
+
+/* ---- what is shown ---- */
+
+static bool
+show_problem(void *ctx, const Problem *problem)
+{
+    const Request *request = ctx;
+
+    log_error("%s", problem->message);
+    return !request->exit_on_error;
+}
+
+static void
+show_progress(void *ctx, const VerifyProgress *progress)
+{
+    unsigned long long done = progress->done / 1024;
+    unsigned long long total = progress->total / 1024;
+    int percent = total == 0 ? 100 : (int)(done * 100 / total);
+    bool last = progress->done == progress->total;
+    char whole[32];
+
+    (void)ctx;
+    (void)snprintf(whole, sizeof whole, "%llu", total);
+    (void)fprintf(stderr, "%*llu/%s kB (%d%%) verified%c", (int)strlen(whole), done, whole, percent,
+                  !last && isatty(STDERR_FILENO) == 1 ? '\r' : '\n');
+}
+
+/* ---- the command ---- */
+
+static bool
+verify(void *ctx, Stop *stop, Error *err)
+{
+    Request *request = ctx;
+
+    request->verify.stop = stop;
+    request->verify.problems = (ProblemSink){.report = show_problem, .ctx = request};
+    if (request->show_progress)
+        request->verify.progress = show_progress;
+    return verify_plain(&request->verify, &request->problems, err);
+}
+
+static int
+run(const Command *command, int argc, char **argv)
+{
+    Request request = {.directory = NULL};
+    int status = 1;
+
+    switch (read_options(&request, command, argc, argv)) {
+    case OPTIONS_READ:
+        if (signals_run(verify, &request) && request.problems == 0) {
+            if (!request.quiet)
+                (void)printf("backup successfully verified\n");
+            status = 0;
+        }
+        break;
+    case OPTIONS_EXIT_OK:
+        status = 0;
+        break;
+    case OPTIONS_EXIT_BAD:
+        break;
+    }
+    request_free(&request);
+    if (status != 0)
+        signals_reraise();
+    return status;
+}
+
+const Command command_verifybackup = {
+    .name = "verifybackup",
+    .stock_name = "pg_verifybackup",
+    .summary = "verifies a backup against the backup manifest.",
+    .brief = "verify a backup against its manifest, offline",
+    .usage = "[OPTION]... BACKUPDIR",
+    .options = options,
+    .run = run,
+};

@@ -1,0 +1,81 @@
+#include "cmd/signals.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stddef.h>
+#include <string.h>
+
+#include "cmd/log.h"
+
+static Stop *the_stop;
+static volatile sig_atomic_t the_signal;
+
+static void
+on_signal(int signo)
+{
+    if (the_signal == 0)
+        the_signal = signo;
+    stop_request(the_stop);
+}
+
+static bool
+install(int signo, Error *err)
+{
+    struct sigaction action = {.sa_handler = on_signal};
+    struct sigaction before;
+
+    if (sigaction(signo, NULL, &before) != 0)
+        return error_set_errno(err, errno, "could not query signal %d", signo);
+    if (signo == SIGHUP && before.sa_handler == SIG_IGN)
+        return true;
+    (void)sigemptyset(&action.sa_mask);
+    if (sigaction(signo, &action, NULL) != 0)
+        return error_set_errno(err, errno, "could not handle signal %d", signo);
+    return true;
+}
+
+/* A job that was stopped by a signal says which. */
+static void
+explain_stop(Error *err)
+{
+    if (err->code == ERR_STOPPED && the_signal != 0)
+        (void)error_set(err, ERR_STOPPED, "interrupted by signal %d: %s", (int)the_signal,
+                        strsignal(the_signal));
+}
+
+bool
+signals_run(bool (*job)(void *ctx, Stop *stop, Error *err), void *ctx)
+{
+    Error err = ERROR_INIT;
+    static Stop stop;
+    bool ok;
+
+    if (!stop_init(&stop, &err)) {
+        log_failure(&err);
+        return false;
+    }
+    the_stop = &stop;
+    ok = install(SIGINT, &err) && install(SIGTERM, &err) && install(SIGHUP, &err) &&
+         job(ctx, &stop, &err);
+    if (!ok) {
+        explain_stop(&err);
+        log_failure(&err);
+    }
+    /* The stop stays open: a late signal may still reach it, and the process is about to end. */
+    return ok;
+}
+
+int
+signals_received(void)
+{
+    return the_signal;
+}
+
+void
+signals_reraise(void)
+{
+    if (the_signal == 0)
+        return;
+    (void)signal(the_signal, SIG_DFL);
+    (void)raise(the_signal);
+}

@@ -1,0 +1,23 @@
+/*
+ * Ctrl-C and its kin become a request to stop, so that a run can clean up; afterwards the program
+ * dies of the signal it got, as its caller expects.
+ */
+#ifndef PGSTOW_SIGNALS_H
+#define PGSTOW_SIGNALS_H
+
+#include "common/error.h"
+#include "common/runtime.h"
+
+/*
+ * Run `job` with SIGINT, SIGTERM and SIGHUP (unless ignored, as under nohup) requesting its stop;
+ * print the Error it may end with. Returns what the job returned. Once a process.
+ */
+bool signals_run(bool (*job)(void *ctx, Stop *stop, Error *err), void *ctx);
+
+/* The signal that came, or 0. */
+int signals_received(void);
+
+/* Die of the signal that came; returns when none did. */
+void signals_reraise(void);
+
+#endif

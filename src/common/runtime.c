@@ -1,0 +1,162 @@
+#include "common/runtime.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/eventfd.h>
+#include <time.h>
+#include <unistd.h>
+
+/* ---- stop ---- */
+
+bool
+stop_init(Stop *stop, Error *err)
+{
+    atomic_init(&stop->requested, false);
+    stop->fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (stop->fd < 0)
+        return error_set_errno(err, errno, "could not create an event descriptor");
+    return true;
+}
+
+void
+stop_destroy(Stop *stop)
+{
+    if (stop->fd >= 0)
+        (void)close(stop->fd);
+    stop->fd = -1;
+}
+
+void
+stop_request(Stop *stop)
+{
+    int saved_errno = errno; /* we may be in a signal handler */
+    uint64_t one = 1;
+
+    atomic_store(&stop->requested, true);
+    /* It can only fail when the counter is full, and then it is readable already. */
+    ssize_t written UNUSED = write(stop->fd, &one, sizeof one);
+
+    errno = saved_errno;
+}
+
+bool
+stop_requested(const Stop *stop)
+{
+    return atomic_load(&stop->requested);
+}
+
+bool
+error_set_stopped(Error *err)
+{
+    return error_set(err, ERR_STOPPED, "stopped");
+}
+
+/* ---- waiting ---- */
+
+/* What is left of a wait that began at `start`, as poll takes it. */
+static int
+poll_timeout(int64_t timeout_ms, int64_t start)
+{
+    int64_t left;
+
+    if (timeout_ms < 0)
+        return -1;
+    left = timeout_ms - (clock_ms() - start);
+    if (left < 0)
+        return 0;
+    return left > INT_MAX ? INT_MAX : (int)left;
+}
+
+WaitResult
+runtime_wait(int fd, short events, int64_t timeout_ms, const Stop *stop, const Stop *wake,
+             Error *err)
+{
+    struct pollfd fds[3] = {{.fd = fd, .events = events},
+                            {.fd = stop == NULL ? -1 : stop->fd, .events = POLLIN},
+                            {.fd = wake == NULL ? -1 : wake->fd, .events = POLLIN}};
+    int64_t start = clock_ms();
+
+    for (;;) {
+        int ready = poll(fds, 3, poll_timeout(timeout_ms, start));
+
+        if (ready < 0 && errno != EINTR) {
+            (void)error_set_errno(err, errno, "could not wait for events");
+            return WAIT_FAILED;
+        }
+        if (stop != NULL && stop_requested(stop))
+            return WAIT_STOPPED;
+        if (wake != NULL && stop_requested(wake))
+            return WAIT_WOKEN;
+        if (ready > 0)
+            return WAIT_READY;
+        if (ready == 0 && poll_timeout(timeout_ms, start) == 0)
+            return WAIT_TIMEOUT; /* all of it, which may be more than poll can wait at once */
+    }
+}
+
+/* ---- threads ---- */
+
+static void *
+thread_main(void *arg)
+{
+    Thread *thread = arg;
+
+    thread->run(thread->arg);
+    return NULL;
+}
+
+bool
+thread_start(Thread *thread, void (*run)(void *arg), void *arg, Error *err)
+{
+    sigset_t all;
+    sigset_t before;
+    int failure;
+
+    *thread = (Thread){.run = run, .arg = arg};
+    (void)sigfillset(&all);
+    (void)pthread_sigmask(SIG_SETMASK, &all, &before);
+    failure = pthread_create(&thread->id, NULL, thread_main, thread);
+    (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (failure != 0)
+        return error_set_errno(err, failure, "could not start a thread");
+    thread->running = true;
+    return true;
+}
+
+void
+thread_join(Thread *thread)
+{
+    if (!thread->running)
+        return;
+    (void)pthread_join(thread->id, NULL);
+    thread->running = false;
+}
+
+/* ---- clocks ---- */
+
+int64_t
+clock_us(void)
+{
+    struct timespec now;
+
+    (void)clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
+}
+
+int64_t
+clock_ms(void)
+{
+    return clock_us() / 1000;
+}
+
+int64_t
+clock_timestamptz(void)
+{
+    const int64_t epoch_2000 = 946684800; /* Unix seconds of 2000-01-01 00:00:00 UTC */
+    struct timespec now;
+
+    (void)clock_gettime(CLOCK_REALTIME, &now);
+    return ((int64_t)now.tv_sec - epoch_2000) * 1000000 + now.tv_nsec / 1000;
+}

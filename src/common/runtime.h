@@ -1,0 +1,68 @@
+/*
+ * Threads, stop requests and clocks.
+ *
+ * A Stop is the one way to end a run early: anything may request it (a signal handler, another
+ * thread), everything that waits has its descriptor in its poll set. Requesting is final,
+ * idempotent and async-signal-safe. Threads are joined, never detached or cancelled, and run with
+ * all signals blocked so that signals reach the main thread only.
+ */
+#ifndef PGSTOW_RUNTIME_H
+#define PGSTOW_RUNTIME_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/error.h"
+
+typedef struct Stop {
+    int fd; /* an eventfd: readable from the request on, for ever */
+    atomic_bool requested;
+} Stop;
+
+bool stop_init(Stop *stop, Error *err) MUST_USE;
+void stop_destroy(Stop *stop);
+void stop_request(Stop *stop);
+bool stop_requested(const Stop *stop);
+
+/* ERR_STOPPED, "stopped". */
+bool error_set_stopped(Error *err);
+
+typedef enum WaitResult {
+    WAIT_READY,   /* the descriptor is ready */
+    WAIT_TIMEOUT, /* nothing happened in time */
+    WAIT_STOPPED, /* `stop` was requested */
+    WAIT_WOKEN,   /* `wake` was requested, `stop` was not */
+    WAIT_FAILED   /* poll failed; err is set */
+} WaitResult;
+
+/*
+ * Wait until `fd` (-1: none) is ready for `events` (POLLIN, POLLOUT), `stop` or `wake` (each may be
+ * NULL) is requested or `timeout_ms` (-1: for ever) has passed. A requested stop wins over
+ * readiness.
+ */
+WaitResult runtime_wait(int fd, short events, int64_t timeout_ms, const Stop *stop,
+                        const Stop *wake, Error *err) MUST_USE;
+
+typedef struct Thread {
+    pthread_t id;
+    bool running;
+    void (*run)(void *arg);
+    void *arg;
+} Thread;
+
+/* `thread` stays where it is until joined. */
+bool thread_start(Thread *thread, void (*run)(void *arg), void *arg, Error *err) MUST_USE;
+
+/* Wait for its end; nothing happens when it was never started or is joined already. */
+void thread_join(Thread *thread);
+
+/* Milliseconds and microseconds of a clock that never jumps. */
+int64_t clock_ms(void);
+int64_t clock_us(void);
+
+/* Wall clock as PostgreSQL's TimestampTz: microseconds since 2000-01-01 00:00:00 UTC. */
+int64_t clock_timestamptz(void);
+
+#endif

@@ -1,0 +1,467 @@
+/*
+ * extract: entries become files below a root, which nobody leads out of it.
+ *
+ * The path of an entry is walked one component at a time from the root's descriptor, with
+ * O_NOFOLLOW: a link in the way ends the run, however it came there. The descriptor of the
+ * directory that was used last is kept, so that the files of one directory cost one open each.
+ * Files are made with O_EXCL: an archive that names a file twice, or a root that is in use, is
+ * noticed.
+ *
+ * Durable: the kernel is told to write while we receive (otherwise it hoards up to a fifth of the
+ * memory and the first fsync waits for all of it), files are synced by a pool as they end, and
+ * directories at finish.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "common/file.h"
+#include "stream/internal.h"
+#include "stream/stage.h"
+
+#define WRITE_BACK_STEP ((uint64_t)8 * 1024 * 1024)
+#define MODE_MASK       ((mode_t)0777) /* nothing in a cluster is set-id or sticky */
+#define LINK_DIRECTORY  "pg_tblspc/"
+#define OPEN_DIRECTORY  (O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)
+
+typedef struct Extract {
+    Sink sink;
+    ExtractConfig config;
+    SyncPool *pool;     /* EXTRACT_DURABLE, else NULL */
+    const char **roots; /* all that were used, each once; borrowed from the caller */
+    size_t root_count;
+    size_t root_capacity;
+
+    /* ---- the current archive ---- */
+    Oid tablespace;
+    const char *root;
+    int root_fd;
+    int dir_fd;     /* the directory used last, -1: none; never the root's own */
+    char *dir_path; /* its path below the root */
+
+    /* ---- the current entry ---- */
+    char *path; /* in full, for messages */
+    int fd;     /* of a file */
+    uint64_t size;
+    uint64_t written;
+    uint64_t started; /* write-back was started up to here */
+} Extract;
+
+/* ---- directories ---- */
+
+static void
+forget_directory(Extract *extract)
+{
+    file_close_quietly(extract->dir_fd);
+    extract->dir_fd = -1;
+    free(extract->dir_path);
+    extract->dir_path = NULL;
+}
+
+/* Owns both. */
+static void
+remember_directory(Extract *extract, int fd, char *path)
+{
+    forget_directory(extract);
+    extract->dir_fd = fd;
+    extract->dir_path = path;
+}
+
+static bool
+is_link(int dir_fd, const char *name)
+{
+    struct stat st;
+
+    return fstatat(dir_fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISLNK(st.st_mode);
+}
+
+/* What openat said about directory `path`, told so that a link is recognised. -1. */
+static int
+refuse_directory(const Extract *extract, int parent, const char *name, const char *path,
+                 int failure, Error *err)
+{
+    if (is_link(parent, name))
+        (void)error_set(err, ERR_FORMAT, "\"%s/%s\" is a symbolic link, which is not followed",
+                        extract->root, path);
+    else
+        (void)error_set_errno(err, failure, "could not open directory \"%s/%s\"", extract->root,
+                              path);
+    return -1;
+}
+
+/* The directory `name` in `parent`, which may exist, with this mode; `path` is what it is called
+ * below the root. -1 on failure. */
+static int
+make_directory(const Extract *extract, int parent, const char *name, const char *path, mode_t mode,
+               Error *err)
+{
+    int fd;
+
+    if (mkdirat(parent, name, mode) != 0 && errno != EEXIST) {
+        (void)error_set_errno(err, errno, "could not create directory \"%s/%s\"", extract->root,
+                              path);
+        return -1;
+    }
+    fd = openat(parent, name, OPEN_DIRECTORY);
+    if (fd < 0)
+        return refuse_directory(extract, parent, name, path, errno, err);
+    if (fchmod(fd, mode) != 0) { /* it was there, or the umask has taken something */
+        (void)error_set_errno(err, errno, "could not set the mode of directory \"%s/%s\"",
+                              extract->root, path);
+        file_close_quietly(fd);
+        return -1;
+    }
+    return fd;
+}
+
+/* One step of a walk: the mode of what is there is left alone. */
+static int
+enter_directory(const Extract *extract, int parent, const char *name, const char *path, Error *err)
+{
+    int fd = openat(parent, name, OPEN_DIRECTORY);
+
+    if (fd >= 0)
+        return fd;
+    if (errno != ENOENT)
+        return refuse_directory(extract, parent, name, path, errno, err);
+    return make_directory(extract, parent, name, path, extract->config.directory_mode, err);
+}
+
+/* Walk down from the root; what is missing is made. `path` is cut at its slashes and mended. */
+static int
+walk(const Extract *extract, char *path, Error *err)
+{
+    int fd = extract->root_fd;
+    char *name = path;
+
+    while (name != NULL) {
+        char *slash = strchr(name, '/');
+        int below;
+
+        if (slash != NULL)
+            *slash = '\0';
+        below = enter_directory(extract, fd, name, path, err);
+        if (fd != extract->root_fd)
+            file_close_quietly(fd);
+        if (below < 0)
+            return -1;
+        if (slash != NULL)
+            *slash = '/';
+        name = slash == NULL ? NULL : slash + 1;
+        fd = below;
+    }
+    return fd;
+}
+
+/* The directory that holds `path`, borrowed until the next call; *ret_name is the last component.
+ */
+static int
+enter_parent(Extract *extract, const char *path, const char **ret_name, Error *err)
+{
+    const char *slash = strrchr(path, '/');
+    char *parent;
+    int fd;
+
+    *ret_name = slash == NULL ? path : slash + 1;
+    if (slash == NULL)
+        return extract->root_fd;
+    parent = mem_strdup(path, err);
+    if (parent == NULL)
+        return -1;
+    parent[slash - path] = '\0';
+    if (extract->dir_fd >= 0 && strcmp(parent, extract->dir_path) == 0) {
+        free(parent);
+        return extract->dir_fd;
+    }
+    fd = walk(extract, parent, err);
+    if (fd < 0) {
+        free(parent);
+        return -1;
+    }
+    remember_directory(extract, fd, parent);
+    return fd;
+}
+
+/* ---- archives ---- */
+
+static bool
+note_root(Extract *extract, const char *root, Error *err)
+{
+    void *roots = extract->roots;
+
+    for (size_t i = 0; i < extract->root_count; i++) {
+        if (strcmp(extract->roots[i], root) == 0)
+            return true;
+    }
+    if (!mem_grow(&roots, &extract->root_capacity, extract->root_count + 1, sizeof(char *), err))
+        return false;
+    extract->roots = roots;
+    extract->roots[extract->root_count++] = root;
+    return true;
+}
+
+static bool
+begin_archive(Extract *extract, const Archive *archive, Error *err)
+{
+    const char *root = extract->config.root(extract->config.ctx, archive->tablespace);
+
+    if (root == NULL)
+        return error_set(err, ERR_FORMAT, "archive \"%s\" is of unknown tablespace %u",
+                         archive->name, archive->tablespace);
+    if (!note_root(extract, root, err))
+        return false;
+    extract->tablespace = archive->tablespace;
+    extract->root = root;
+    extract->root_fd = open(root, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (extract->root_fd < 0)
+        return error_set_errno(err, errno, "could not open directory \"%s\"", root);
+    return true;
+}
+
+static bool
+end_archive(Extract *extract)
+{
+    forget_directory(extract);
+    file_close_quietly(extract->root_fd);
+    extract->root_fd = -1;
+    return true;
+}
+
+/* ---- entries ---- */
+
+static bool
+begin_file(Extract *extract, const Entry *entry, Error *err)
+{
+    const char *name;
+    int parent = enter_parent(extract, entry->path, &name, err);
+    mode_t mode = entry->mode & MODE_MASK;
+
+    if (parent < 0)
+        return false;
+    extract->fd = openat(parent, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode);
+    if (extract->fd < 0)
+        return error_set_errno(err, errno, "could not create file \"%s\"", extract->path);
+    if (fchmod(extract->fd, mode) != 0) /* the umask may have taken something */
+        return error_set_errno(err, errno, "could not set the mode of file \"%s\"", extract->path);
+    return true;
+}
+
+static bool
+make_named_directory(Extract *extract, const Entry *entry, Error *err)
+{
+    const char *name;
+    int parent = enter_parent(extract, entry->path, &name, err);
+    char *path;
+    int fd;
+
+    if (parent < 0)
+        return false;
+    fd = make_directory(extract, parent, name, entry->path, entry->mode & MODE_MASK, err);
+    if (fd < 0)
+        return false;
+    path = mem_strdup(entry->path, err);
+    if (path == NULL) {
+        file_close_quietly(fd);
+        return false;
+    }
+    remember_directory(extract, fd, path); /* its content comes next */
+    return true;
+}
+
+/* The OID of a link's name: the only place for links in a cluster. */
+static bool
+link_oid(const Extract *extract, const char *path, Oid *ret_oid)
+{
+    const size_t len = strlen(LINK_DIRECTORY);
+
+    return extract->tablespace == 0 && strncmp(path, LINK_DIRECTORY, len) == 0 &&
+           path[len] != '0' && u32_parse(path + len, ret_oid);
+}
+
+static bool
+make_link(Extract *extract, const Entry *entry, Error *err)
+{
+    const ExtractConfig *config = &extract->config;
+    const char *target = NULL;
+    const char *name;
+    Oid oid;
+    int parent;
+
+    if (entry->link_target == NULL)
+        return error_set(err, ERR_BUG, "link \"%s\" has no target", extract->path);
+    if (!link_oid(extract, entry->path, &oid))
+        return error_set(err, ERR_FORMAT, "symbolic link \"%s\" is not a tablespace's link",
+                         extract->path);
+    if (config->link_target != NULL)
+        target = config->link_target(config->ctx, oid, entry->link_target);
+    if (target == NULL) {
+        target = entry->link_target;
+        if (target[0] != '/' && !path_is_below(target))
+            return error_set(err, ERR_FORMAT, "symbolic link \"%s\" has the unsafe target \"%s\"",
+                             extract->path, target);
+    }
+    parent = enter_parent(extract, entry->path, &name, err);
+    if (parent < 0)
+        return false;
+    if (symlinkat(target, parent, name) != 0)
+        return error_set_errno(err, errno, "could not create symbolic link \"%s\" to \"%s\"",
+                               extract->path, target);
+    return true;
+}
+
+static bool
+begin_entry(Extract *extract, const Entry *entry, Error *err)
+{
+    extract->path = path_join(extract->root, entry->path, err);
+    if (extract->path == NULL)
+        return false;
+    extract->size = entry->size;
+    extract->written = 0;
+    extract->started = 0;
+    /* Whoever made the entry has looked; what is at stake is worth a second look. */
+    if (!path_is_below(entry->path))
+        return error_set(err, ERR_FORMAT, "\"%s\" has an unsafe path", extract->path);
+    if (entry->kind != ENTRY_FILE && entry->size != 0)
+        return error_set(err, ERR_BUG, "\"%s\" is no file but shall have data", extract->path);
+    switch (entry->kind) {
+    case ENTRY_FILE:
+        return begin_file(extract, entry, err);
+    case ENTRY_DIRECTORY:
+        return make_named_directory(extract, entry, err);
+    case ENTRY_SYMLINK:
+        return make_link(extract, entry, err);
+    }
+    return error_set(err, ERR_BUG, "\"%s\" is of unknown kind %d", extract->path, (int)entry->kind);
+}
+
+static bool
+write_data(Extract *extract, Span data, Error *err)
+{
+    if (extract->path == NULL)
+        return error_set(err, ERR_BUG, "extract got an archive without entries");
+    if (data.len > extract->size - extract->written)
+        return error_set(err, ERR_FORMAT, "\"%s\" gets more than its %llu bytes", extract->path,
+                         (unsigned long long)extract->size);
+    if (!file_write(extract->fd, data.data, data.len, extract->path, err))
+        return false;
+    extract->written += data.len;
+    if (extract->pool != NULL && extract->written - extract->started >= WRITE_BACK_STEP) {
+        /* A hint: what cannot be written now is fsync's to report. */
+        (void)sync_file_range(extract->fd, (off_t)extract->started,
+                              (off_t)(extract->written - extract->started), SYNC_FILE_RANGE_WRITE);
+        extract->started = extract->written;
+    }
+    return true;
+}
+
+/* The file's descriptor and path go to whoever closes it. */
+static bool
+close_file(Extract *extract, Error *err)
+{
+    int fd = extract->fd;
+
+    extract->fd = -1;
+    if (extract->pool == NULL)
+        return file_close(fd, extract->path, err);
+    char *path = extract->path;
+
+    extract->path = NULL;
+    return sync_pool_add(extract->pool, fd, path, err);
+}
+
+static bool
+end_entry(Extract *extract, bool complete, Error *err)
+{
+    if (!complete)
+        return error_set(err, ERR_BUG, "file \"%s\" was cut short", extract->path);
+    if (extract->written != extract->size)
+        return error_set(err, ERR_FORMAT, "file \"%s\" got %llu of its %llu bytes", extract->path,
+                         (unsigned long long)extract->written, (unsigned long long)extract->size);
+    if (extract->fd >= 0 && !close_file(extract, err))
+        return false;
+    free(extract->path);
+    extract->path = NULL;
+    return true;
+}
+
+/* ---- the stage ---- */
+
+static bool
+extract_push(Sink *self, const Event *event, Error *err)
+{
+    Extract *extract = (Extract *)self;
+
+    if (extract->pool != NULL && !sync_pool_check(extract->pool, err))
+        return false;
+    switch (event->kind) {
+    case EVENT_ARCHIVE_BEGIN:
+        return begin_archive(extract, event->archive, err);
+    case EVENT_ARCHIVE_END:
+        return end_archive(extract);
+    case EVENT_ENTRY_BEGIN:
+        return begin_entry(extract, event->entry, err);
+    case EVENT_ENTRY_END:
+        return end_entry(extract, event->complete, err);
+    case EVENT_DATA:
+        return write_data(extract, event->data, err);
+    case EVENT_FLUSH:
+        return true; /* durable at finish; there is no mark to publish */
+    }
+    return error_set(err, ERR_BUG, "extract got an unknown event");
+}
+
+static bool
+extract_finish(Sink *self, Error *err)
+{
+    Extract *extract = (Extract *)self;
+
+    if (extract->pool == NULL)
+        return true;
+    if (!sync_pool_drain(extract->pool, err))
+        return false;
+    for (size_t i = 0; i < extract->root_count; i++) {
+        if (!sync_pool_add_tree(extract->pool, extract->roots[i], err))
+            return false;
+    }
+    return sync_pool_drain(extract->pool, err);
+}
+
+static void
+extract_release(Sink *self)
+{
+    Extract *extract = (Extract *)self;
+
+    sync_pool_free(extract->pool);
+    file_close_quietly(extract->fd);
+    (void)end_archive(extract);
+    free(extract->path);
+    free(extract->roots);
+}
+
+static const SinkOps extract_ops = {
+    .name = "extract",
+    .push = extract_push,
+    .finish = extract_finish,
+    .release = extract_release,
+};
+
+Sink *
+extract_new(const ExtractConfig *config, Error *err)
+{
+    Extract *extract = sink_alloc_last(sizeof *extract, &extract_ops, err);
+
+    if (extract == NULL)
+        return NULL;
+    extract->config = *config;
+    extract->root_fd = -1;
+    extract->dir_fd = -1;
+    extract->fd = -1;
+    if (config->sync == EXTRACT_DURABLE && (extract->pool = sync_pool_new(err)) == NULL) {
+        sink_free(&extract->sink);
+        return NULL;
+    }
+    return &extract->sink;
+}

@@ -1,0 +1,70 @@
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "verify/internal.h"
+
+bool
+report(Reporter *reporter, const Problem *problem, Error *err, const char *fmt, ...)
+{
+    Problem full = *problem;
+    va_list args;
+    int len;
+
+    va_start(args, fmt);
+    len = vsnprintf(NULL, 0, fmt, args);
+    va_end(args);
+    if (len < 0)
+        return error_set(err, ERR_BUG, "invalid format string \"%s\"", fmt);
+    buf_clear(&reporter->message);
+    if (!buf_reserve(&reporter->message, (size_t)len + 1, err))
+        return false;
+    va_start(args, fmt);
+    (void)vsnprintf((char *)reporter->message.data, (size_t)len + 1, fmt, args);
+    va_end(args);
+
+    full.message = (const char *)reporter->message.data;
+    reporter->count++;
+    if (!reporter->sink->report(reporter->sink->ctx, &full))
+        reporter->enough = true;
+    return true;
+}
+
+void
+reporter_free(Reporter *reporter)
+{
+    buf_free(&reporter->message);
+}
+
+const char *
+errno_text(int errnum, char *room)
+{
+    /* The GNU strerror_r may return a static string instead of filling the buffer. */
+    return strerror_r(errnum, room, ERRNO_TEXT_SIZE);
+}
+
+DigestVerdict
+digest_check(const ManifestFile *file, const uint8_t *bytes, size_t len)
+{
+    if (file->checksum_len != len)
+        return DIGEST_OTHER_LENGTH;
+    return memcmp(file->checksum, bytes, len) == 0 ? DIGEST_AGREES : DIGEST_DIFFERS;
+}
+
+bool
+report_digest(Reporter *reporter, const ManifestFile *file, DigestVerdict verdict, Error *err)
+{
+    Problem problem = {.kind = PROBLEM_CHECKSUM, .path = file->path};
+
+    switch (verdict) {
+    case DIGEST_AGREES:
+        break;
+    case DIGEST_OTHER_LENGTH:
+        return report(reporter, &problem, err,
+                      "file \"%s\" has checksum of length %u, but expected %zu", file->path,
+                      file->checksum_len, checksum_length(file->checksum_type));
+    case DIGEST_DIFFERS:
+        return report(reporter, &problem, err, "checksum mismatch for file \"%s\"", file->path);
+    }
+    return true;
+}

@@ -1,0 +1,117 @@
+/*
+ * Verification: does what is there agree with the manifest, and is the WAL whole?
+ *
+ * What is found is a Problem, given to the caller's ProblemSink one at a time in a deterministic order;
+ * an Error means that it was not possible to look. Nothing outside the backup is read. Links without
+ * libpq: no server is needed.
+ */
+#ifndef PGSTOW_VERIFY_H
+#define PGSTOW_VERIFY_H
+
+#include "common/checksum.h"
+#include "common/error.h"
+#include "common/pgtypes.h"
+#include "common/runtime.h"
+#include "manifest/manifest.h"
+#include "stream/stream.h"
+
+typedef enum ProblemKind {
+    PROBLEM_MISSING,     /* in the manifest but not there */
+    PROBLEM_EXTRA,       /* there but not in the manifest */
+    PROBLEM_SIZE,        /* another size than the manifest says */
+    PROBLEM_CHECKSUM,    /* another checksum than the manifest says */
+    PROBLEM_UNREADABLE,  /* could not be opened or read */
+    PROBLEM_FILE_TYPE,   /* neither a regular file nor a directory */
+    PROBLEM_SYSTEM_ID,   /* of another cluster than the manifest */
+    PROBLEM_CONTROL,     /* pg_control itself is damaged */
+    PROBLEM_WAL          /* the WAL that the backup needs is missing or damaged */
+} ProblemKind;
+
+typedef struct Problem {
+    ProblemKind kind;
+    const char *path;    /* as in the manifest; the timeline's WAL directory for PROBLEM_WAL */
+    const char *message; /* the line to show, in pg_verifybackup's words */
+    Lsn lsn;             /* PROBLEM_WAL: the first bad LSN */
+} Problem;
+
+typedef struct ProblemSink {
+    /* Returns false to stop looking (exit on first problem). What it gets is borrowed. */
+    bool (*report)(void *ctx, const Problem *problem);
+    void *ctx;
+} ProblemSink;
+
+/* ---- in flight: the ledger ---- */
+
+/*
+ * The Ledger records path, size and digest of every file that passes its stage; comparing it with the
+ * manifest afterwards shows what was lost or altered between the server and us. It outlives the chain.
+ * Files of a tablespace archive are recorded as pg_tblspc/<oid>/..., as the manifest has them.
+ */
+typedef struct Ledger Ledger;
+
+Ledger *ledger_new(ChecksumType type, Error *err) MUST_USE;
+void ledger_free(Ledger *ledger);
+
+/* A stage for parsed archives; passes everything on unchanged. Borrows the ledger. */
+Sink *ledger_stage_new(Ledger *ledger, Sink *next, Error *err) MUST_USE;
+
+/*
+ * Every file of the manifest must have passed with its size and checksum, and nothing else may have
+ * (files below pg_wal/ excepted, which manifests do not list). *ret_problems counts what was reported.
+ */
+bool ledger_compare(const Ledger *ledger, const Manifest *manifest, const ProblemSink *sink,
+                    uint64_t *ret_problems, Error *err) MUST_USE;
+
+/* Files and bytes that passed. */
+uint64_t ledger_file_count(const Ledger *ledger);
+uint64_t ledger_byte_count(const Ledger *ledger);
+
+/* ---- in flight: WAL ---- */
+
+/*
+ * wal_check: a stage for WAL segments as entries; follows the record chain from `start` and fails with
+ * ERR_MISMATCH, naming segment and LSN, at the first record that is damaged. Entries that are no
+ * segments (history files) pass unchecked. A later timeline's segment that begins before the
+ * position reached restarts the chain there. `*checked_to` is written by the pushing thread.
+ */
+typedef struct WalCheckConfig {
+    Lsn start;
+    TimeLineID timeline;
+    uint64_t system_id;
+    uint32_t segment_size;
+} WalCheckConfig;
+
+Sink *wal_check_new(Sink *next, const WalCheckConfig *config, _Atomic Lsn *checked_to,
+                    Error *err) MUST_USE;
+
+/* ---- offline ---- */
+
+typedef struct VerifyProgress {
+    uint64_t done;  /* bytes */
+    uint64_t total; /* bytes */
+} VerifyProgress;
+
+typedef struct VerifyConfig {
+    const char *directory;
+    const char *manifest_path; /* NULL: DIRECTORY/backup_manifest */
+    const char *wal_directory; /* NULL: DIRECTORY/pg_wal */
+    const char *const *ignore; /* canonical relative paths; each with all below it */
+    size_t ignore_count;
+    bool skip_checksums;
+    bool skip_wal;
+    ProblemSink problems;
+    /* Called from the calling thread, at most about ten times a second and once at the end; may be
+     * NULL. */
+    void (*progress)(void *ctx, const VerifyProgress *progress);
+    void *progress_ctx;
+    const Stop *stop; /* may be NULL */
+} VerifyConfig;
+
+/* The whole check of a plain backup. *ret_problems counts what was reported: 0 means verified. */
+bool verify_plain(const VerifyConfig *config, uint64_t *ret_problems, Error *err) MUST_USE;
+
+/* One WAL range against the segments of a directory: reports at most one problem. */
+bool verify_wal_range(const char *wal_directory, const ManifestWalRange *range, uint64_t system_id,
+                      const ProblemSink *sink, uint64_t *ret_problems, Error *err) MUST_USE;
+
+#endif

@@ -1,0 +1,484 @@
+/*
+ * The segments' names depend on the segment size, and the size stands in the segments: so every size
+ * is tried, and the segment that it names for the range's start must say the same about itself.
+ * When that one is missing or damaged, another segment tells the size, so that the problem can name it.
+ */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "common/file.h"
+#include "pgformat/walrecord.h"
+#include "verify/internal.h"
+
+#define READ_SIZE       ((size_t)1024 * 1024)
+#define WAL_PAGE_SIZE   8192
+#define WAL_PAGE_LONG   0x0002 /* xlp_info: the page has the long header */
+#define SEGMENT_SIZE_LO (1u << 20)
+#define SEGMENT_SIZE_HI (1u << 30)
+
+/* One range on its way. What is wrong goes into `reason`; the first thing ends the check. */
+typedef struct RangeRun {
+    const WalRangeCheck *check;
+    uint32_t segment_size;
+    WalParser *parser;
+    uint8_t *buffer;
+    bool bad;
+    Lsn bad_lsn;
+    char bad_segment[WAL_NAME_SIZE]; /* "": no particular one */
+    Buf reason;
+} RangeRun;
+
+/* ---- what is wrong ---- */
+
+static void
+run_bad(RangeRun *run, Lsn lsn)
+{
+    run->bad = true;
+    run->bad_lsn = lsn;
+    run->bad_segment[0] = '\0';
+    buf_clear(&run->reason);
+}
+
+static void
+segment_name(const RangeRun *run, Lsn lsn, char name[WAL_NAME_SIZE])
+{
+    wal_segment_name(name, run->check->range->timeline, wal_segment_number(lsn, run->segment_size),
+                     run->segment_size);
+}
+
+/* The segment that holds `lsn`, with a reason to follow. */
+static void
+run_bad_segment(RangeRun *run, Lsn lsn)
+{
+    run_bad(run, lsn);
+    segment_name(run, lsn, run->bad_segment);
+}
+
+static bool
+run_damaged(RangeRun *run, const WalDamage *damage, Error *err)
+{
+    run_bad_segment(run, damage->lsn);
+    return buf_printf(&run->reason, err, "%s", damage->reason);
+}
+
+static bool
+run_report(const RangeRun *run, Reporter *reporter, Error *err)
+{
+    const WalRangeCheck *check = run->check;
+    Problem problem = {.kind = PROBLEM_WAL, .path = check->directory, .lsn = run->bad_lsn};
+
+    if (run->bad_segment[0] == '\0')
+        return report(reporter, &problem, err,
+                      "WAL parsing failed for timeline %u: at LSN " LSN_FORMAT ": %s",
+                      check->range->timeline, LSN_ARGS(run->bad_lsn), buf_text(&run->reason));
+    return report(reporter, &problem, err,
+                  "WAL parsing failed for timeline %u: at LSN " LSN_FORMAT " in segment \"%s\": %s",
+                  check->range->timeline, LSN_ARGS(run->bad_lsn), run->bad_segment,
+                  buf_text(&run->reason));
+}
+
+/* ---- one segment ---- */
+
+typedef struct Segment {
+    int fd; /* -1: see errnum */
+    int errnum;
+    uint64_t size;
+    uint8_t header[WAL_LONG_HEADER];
+    size_t header_len; /* what could be read of it */
+} Segment;
+
+static void
+segment_read_header(Segment *segment)
+{
+    ssize_t got = pread(segment->fd, segment->header, sizeof segment->header, 0);
+
+    segment->header_len = got < 0 ? 0 : (size_t)got;
+}
+
+/* `segment` is closed by segment_close in any case. False without memory only. */
+static bool
+segment_open(const char *directory, const char *name, Segment *segment, Error *err)
+{
+    char *path = path_join(directory, name, err);
+    struct stat st;
+
+    *segment = (Segment){.fd = -1};
+    if (path == NULL)
+        return false;
+    segment->fd = open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    if (segment->fd < 0 || fstat(segment->fd, &st) != 0) {
+        segment->errnum = errno;
+    } else if (!S_ISREG(st.st_mode)) {
+        segment->errnum = S_ISDIR(st.st_mode) ? EISDIR : EINVAL;
+    } else {
+        segment->size = (uint64_t)st.st_size;
+        segment_read_header(segment);
+    }
+    if (segment->errnum != 0) {
+        file_close_quietly(segment->fd);
+        segment->fd = -1;
+    }
+    free(path);
+    return true;
+}
+
+static void
+segment_close(Segment *segment)
+{
+    file_close_quietly(segment->fd);
+    segment->fd = -1;
+}
+
+/* The size that the segment's first page tells, when it is the one that `name` says; else 0. */
+static uint32_t
+header_size(const Segment *segment, const char *name)
+{
+    const uint8_t *header = segment->header;
+    char expected[WAL_NAME_SIZE];
+    TimeLineID timeline;
+    uint64_t number;
+    uint32_t size;
+
+    if (segment->fd < 0 || segment->header_len < WAL_LONG_HEADER ||
+        (get_le16(header + 2) & WAL_PAGE_LONG) == 0)
+        return 0;
+    size = get_le32(header + 32);
+    if (!wal_segment_size_valid(size) || !wal_segment_parse(name, size, &timeline, &number))
+        return 0;
+    wal_segment_name(expected, timeline, wal_segment_number(get_le64(header + 8), size), size);
+    return strcmp(expected, name) == 0 && get_le64(header + 8) % size == 0 ? size : 0;
+}
+
+/* ---- the segment size ---- */
+
+/* How sure a segment's word about the size is. */
+typedef enum Witness { WITNESS_NONE, WITNESS_FILE_SIZE, WITNESS_HEADER } Witness;
+
+/* Ask the segment that would hold the range's start if segments had this size. */
+static bool
+ask_first_segment(const RangeRun *run, uint32_t size, Witness *ret_witness, Error *err)
+{
+    const ManifestWalRange *range = run->check->range;
+    char name[WAL_NAME_SIZE];
+    Segment segment;
+
+    wal_segment_name(name, range->timeline, wal_segment_number(range->start, size), size);
+    if (!segment_open(run->check->directory, name, &segment, err))
+        return false;
+    if (header_size(&segment, name) == size)
+        *ret_witness = WITNESS_HEADER;
+    else if (segment.fd >= 0 && segment.size == size)
+        *ret_witness = WITNESS_FILE_SIZE;
+    else
+        *ret_witness = WITNESS_NONE;
+    segment_close(&segment);
+    return true;
+}
+
+/* *ret_size is 0 when no size leads to a segment. */
+static bool
+size_from_first_segment(const RangeRun *run, uint32_t *ret_size, Error *err)
+{
+    Witness best = WITNESS_NONE;
+    uint32_t found = 0;
+
+    for (uint32_t size = SEGMENT_SIZE_LO; size <= SEGMENT_SIZE_HI; size *= 2) {
+        Witness witness;
+
+        if (!ask_first_segment(run, size, &witness, err))
+            return false;
+        if (witness > best) {
+            best = witness;
+            found = size;
+        }
+    }
+    *ret_size = found;
+    return true;
+}
+
+/* The names of all segments in the directory, sorted. */
+static bool
+list_segments(DIR *dir, PathSet *names, Error *err)
+{
+    struct dirent *entry;
+
+    while ((entry = readdir(dir)) != NULL) {
+        TimeLineID timeline;
+        uint64_t number;
+
+        /* With the smallest size the most names are possible. */
+        if (wal_segment_parse(entry->d_name, SEGMENT_SIZE_LO, &timeline, &number) &&
+            !path_set_add(names, entry->d_name, err))
+            return false;
+    }
+    path_set_sort(names);
+    return true;
+}
+
+/* Any segment's header, rather one of the range's timeline. */
+static bool
+size_from_names(const RangeRun *run, const PathSet *names, uint32_t *ret_size, Error *err)
+{
+    uint32_t found = 0;
+
+    for (size_t i = 0; i < names->count; i++) {
+        const char *name = names->paths[i];
+        TimeLineID timeline = 0;
+        uint64_t number;
+        Segment segment;
+        uint32_t size;
+
+        if (!wal_segment_parse(name, SEGMENT_SIZE_LO, &timeline, &number))
+            continue;
+        if (timeline != run->check->range->timeline && found != 0)
+            continue;
+        if (!segment_open(run->check->directory, name, &segment, err))
+            return false;
+        size = header_size(&segment, name);
+        segment_close(&segment);
+        if (size != 0)
+            found = size;
+        if (size != 0 && timeline == run->check->range->timeline)
+            break;
+    }
+    *ret_size = found;
+    return true;
+}
+
+static bool
+size_from_any_segment(RangeRun *run, uint32_t *ret_size, Error *err)
+{
+    const WalRangeCheck *check = run->check;
+    DIR *dir = opendir(check->directory);
+    PathSet names = PATH_SET_INIT;
+    char reason[ERRNO_TEXT_SIZE];
+    bool ok;
+
+    if (dir == NULL) {
+        int errnum = errno;
+
+        run_bad(run, check->range->start);
+        return buf_printf(&run->reason, err, "could not open directory \"%s\": %s",
+                          check->directory, errno_text(errnum, reason));
+    }
+    ok = list_segments(dir, &names, err) && size_from_names(run, &names, ret_size, err);
+    (void)closedir(dir);
+    path_set_free(&names);
+    return ok;
+}
+
+static bool
+find_segment_size(RangeRun *run, Error *err)
+{
+    uint32_t size = 0;
+
+    if (!size_from_first_segment(run, &size, err))
+        return false;
+    if (size == 0 && !size_from_any_segment(run, &size, err))
+        return false;
+    run->segment_size = size;
+    if (size != 0 || run->bad)
+        return true;
+    run_bad(run, run->check->range->start);
+    return buf_printf(&run->reason, err, "no WAL segment of timeline %u in \"%s\"",
+                      run->check->range->timeline, run->check->directory);
+}
+
+/* ---- the records ---- */
+
+/* How much to feed next: no further than the range, unless its last record goes beyond its end. */
+static size_t
+next_chunk(const RangeRun *run, Lsn at)
+{
+    Lsn end = run->check->range->end;
+    uint64_t in_segment = run->segment_size - wal_segment_offset(at, run->segment_size);
+    uint64_t want = at < end ? end - at : WAL_PAGE_SIZE - at % WAL_PAGE_SIZE;
+
+    if (want > in_segment)
+        want = in_segment;
+    return want > READ_SIZE ? READ_SIZE : (size_t)want;
+}
+
+static bool
+reached_end(const RangeRun *run)
+{
+    return wal_parser_valid_end(run->parser) >= run->check->range->end;
+}
+
+static bool
+check_stopped(const RangeRun *run, Error *err)
+{
+    if (run->check->stop != NULL && stop_requested(run->check->stop))
+        return error_set_stopped(err);
+    return true;
+}
+
+/* Feed `len` bytes from `at` on. */
+static bool
+feed_chunk(RangeRun *run, const Segment *segment, Lsn at, size_t len, Error *err)
+{
+    uint32_t offset = wal_segment_offset(at, run->segment_size);
+    ssize_t got = pread(segment->fd, run->buffer, len, (off_t)offset);
+    char reason[ERRNO_TEXT_SIZE];
+    WalDamage damage;
+
+    if (got <= 0) {
+        run_bad_segment(run, at);
+        return buf_printf(&run->reason, err, "could not read file: %s",
+                          got == 0 ? "unexpected end of file" : errno_text(errno, reason));
+    }
+    if (wal_parser_feed(run->parser, (Span){.data = run->buffer, .len = (size_t)got}, &damage) ==
+            WAL_DAMAGED &&
+        !reached_end(run))
+        return run_damaged(run, &damage, err);
+    return true;
+}
+
+static bool
+check_segment_size(RangeRun *run, const Segment *segment, Lsn at, Error *err)
+{
+    Lsn start = run->check->range->start;
+    char reason[ERRNO_TEXT_SIZE];
+
+    if (segment->fd >= 0 && segment->size == run->segment_size)
+        return true;
+    run_bad_segment(run, at < start ? start : at);
+    if (segment->fd >= 0)
+        return buf_printf(&run->reason, err, "file has size %llu, but WAL segments have size %u",
+                          (unsigned long long)segment->size, run->segment_size);
+    if (segment->errnum == ENOENT)
+        return buf_printf(&run->reason, err, "file is missing");
+    return buf_printf(&run->reason, err, "could not open file: %s",
+                      errno_text(segment->errnum, reason));
+}
+
+/* All that is needed of the segment at the parser's position. */
+static bool
+check_segment(RangeRun *run, Error *err)
+{
+    Lsn at = wal_parser_position(run->parser);
+    uint64_t number = wal_segment_number(at, run->segment_size);
+    char name[WAL_NAME_SIZE];
+    Segment segment;
+    bool ok;
+
+    segment_name(run, at, name);
+    if (!segment_open(run->check->directory, name, &segment, err))
+        return false;
+    ok = check_segment_size(run, &segment, at, err);
+    while (ok && !run->bad && !reached_end(run) &&
+           wal_segment_number(at, run->segment_size) == number) {
+        ok = check_stopped(run, err) && feed_chunk(run, &segment, at, next_chunk(run, at), err);
+        at = wal_parser_position(run->parser);
+    }
+    segment_close(&segment);
+    return ok;
+}
+
+/*
+ * Recovery reads the header of a segment's first page wherever in it it begins: so it is checked by a
+ * parser of its own when the range begins behind it. *system_id becomes that of the header if unknown.
+ */
+static bool
+check_first_header(RangeRun *run, uint64_t *system_id, Error *err)
+{
+    const ManifestWalRange *range = run->check->range;
+    Lsn start = range->start - wal_segment_offset(range->start, run->segment_size);
+    WalParserConfig config = {.start = start,
+                              .segment_size = run->segment_size,
+                              .timeline = range->timeline,
+                              .system_id = *system_id};
+    WalParser *parser;
+    char name[WAL_NAME_SIZE];
+    WalDamage damage;
+    Segment segment;
+    bool ok = true;
+
+    segment_name(run, start, name);
+    if (!segment_open(run->check->directory, name, &segment, err))
+        return false;
+    segment_close(&segment);
+    if (segment.header_len < WAL_LONG_HEADER)
+        return true; /* check_segment says why */
+    parser = wal_parser_new(&config, err);
+    if (parser == NULL)
+        return false;
+    if (wal_parser_feed(parser, (Span){.data = segment.header, .len = WAL_LONG_HEADER}, &damage) ==
+        WAL_DAMAGED)
+        ok = run_damaged(run, &damage, err);
+    else
+        *system_id = get_le64(segment.header + 24);
+    wal_parser_free(parser);
+    return ok;
+}
+
+static bool
+check_records(RangeRun *run, Error *err)
+{
+    const ManifestWalRange *range = run->check->range;
+    WalParserConfig config = {.start = range->start,
+                              .segment_size = run->segment_size,
+                              .timeline = range->timeline,
+                              .system_id = run->check->system_id};
+
+    if (!check_first_header(run, &config.system_id, err))
+        return false;
+    if (run->bad)
+        return true;
+    run->parser = wal_parser_new(&config, err);
+    run->buffer = mem_alloc(READ_SIZE, err);
+    if (run->parser == NULL || run->buffer == NULL)
+        return false;
+    while (!run->bad && !reached_end(run)) {
+        if (!check_segment(run, err))
+            return false;
+    }
+    return true;
+}
+
+static bool
+check_range(RangeRun *run, Error *err)
+{
+    const ManifestWalRange *range = run->check->range;
+
+    if (range->end < range->start) {
+        run_bad(run, range->start);
+        return buf_printf(&run->reason, err, "the range ends before it begins, at " LSN_FORMAT,
+                          LSN_ARGS(range->end));
+    }
+    if (!find_segment_size(run, err))
+        return false;
+    return run->bad || check_records(run, err);
+}
+
+bool
+wal_range_check(const WalRangeCheck *check, Reporter *reporter, Error *err)
+{
+    RangeRun run = {.check = check, .reason = BUF_INIT};
+    bool ok = check_range(&run, err) && (!run.bad || run_report(&run, reporter, err));
+
+    wal_parser_free(run.parser);
+    free(run.buffer);
+    buf_free(&run.reason);
+    return ok;
+}
+
+bool
+verify_wal_range(const char *wal_directory, const ManifestWalRange *range, uint64_t system_id,
+                 const ProblemSink *sink, uint64_t *ret_problems, Error *err)
+{
+    WalRangeCheck check = {.directory = wal_directory, .range = range, .system_id = system_id};
+    Reporter reporter = REPORTER_INIT(sink);
+    bool ok = wal_range_check(&check, &reporter, err);
+
+    if (ok)
+        *ret_problems = reporter.count;
+    reporter_free(&reporter);
+    return ok;
+}

@@ -1,0 +1,157 @@
+"""A TCP proxy before a server that breaks or stalls a connection at a chosen byte.
+
+    with Proxy(server.port) as proxy:
+        proxy.cut(after=100_000, connection=1)
+        result = pgstow(..., env=server.env() | proxy.env())
+        assert proxy.fault_happened(timeout=0)
+
+Connections are counted from 0 in the order in which the client opens them; bytes are those from the
+server to the client. Everything up to the chosen byte reaches the client, and nothing behind it.
+"""
+
+import contextlib
+import socket
+import struct
+import threading
+from dataclasses import dataclass
+
+from .run import track, untrack
+
+CHUNK = 65536
+
+
+@dataclass(frozen=True)
+class _Fault:
+    after: int
+    action: str  # "cut", "reset" or "stall"
+
+
+class Proxy:
+    """Listens on 127.0.0.1 (attribute port) and forwards to `server_port`. A context manager."""
+
+    def __init__(self, server_port, listen_port=0):
+        self._server_port = server_port
+        self._faults = {}
+        self._fault_happened = threading.Event()
+        self._released = threading.Event()
+        self._received = []  # bytes from the server, by connection
+        self._sockets = []
+        self._listener = socket.create_server(("127.0.0.1", listen_port))
+        self.port = self._listener.getsockname()[1]
+        track(self)
+        self._in_thread(self._accept)
+
+    # --- what the test says and asks ---
+
+    def cut(self, after, connection=0, reset=False):
+        """Closes the connection, or resets it, once `after` bytes have come from the server."""
+        self._faults[connection] = _Fault(after, "reset" if reset else "cut")
+
+    def stall(self, after, connection=0):
+        """Stops forwarding to the client after `after` bytes, but leaves the connection open."""
+        self._faults[connection] = _Fault(after, "stall")
+
+    def release(self):
+        """Lets stalled connections go on."""
+        self._released.set()
+
+    def fault_happened(self, timeout=60):
+        """Waits until a cut or stall has taken place; false if it has not within the timeout."""
+        return self._fault_happened.wait(timeout)
+
+    def env(self):
+        """What to put over server.env() to come through the proxy."""
+        return {"PGPORT": str(self.port)}
+
+    def connection_count(self):
+        return len(self._received)
+
+    def received(self, connection=0):
+        """How many bytes this connection has brought from the server."""
+        return self._received[connection]
+
+    def close(self):
+        self.release()
+        # shutdown wakes the threads that wait for these sockets; close alone does not
+        for each in [self._listener, *self._sockets]:
+            _shut(each)
+        untrack(self)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc_info):
+        self.close()
+
+    # --- threads: one accepts, two carry each connection ---
+
+    @staticmethod
+    def _in_thread(function, *args):
+        threading.Thread(target=function, args=args, daemon=True).start()
+
+    def _accept(self):
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return  # closed
+            try:
+                server = socket.create_connection(("127.0.0.1", self._server_port))
+            except OSError:
+                _shut(client)
+                continue
+            self._sockets += [client, server]
+            self._received.append(0)
+            number = len(self._received) - 1
+            self._in_thread(_carry, client, server)
+            self._in_thread(self._carry_from_server, number, server, client)
+
+    def _carry_from_server(self, number, server, client):
+        with contextlib.suppress(OSError):
+            while data := server.recv(CHUNK):
+                fault = self._faults.get(number)
+                if fault and self._received[number] + len(data) >= fault.after:
+                    allowed = max(0, fault.after - self._received[number])
+                    self._forward(number, data[:allowed], client)
+                    self._strike(number, server, client)
+                    data = data[allowed:]
+                self._forward(number, data, client)
+        _shut(client)
+
+    def _forward(self, number, data, client):
+        client.sendall(data)
+        self._received[number] += len(data)
+
+    def _strike(self, number, server, client):
+        fault = self._faults.pop(number)
+        if fault.action == "stall":
+            self._fault_happened.set()
+            self._released.wait()
+            return
+        if fault.action == "reset":
+            _reset(client)
+        else:
+            _shut(client)
+        _shut(server)
+        self._fault_happened.set()
+
+
+def _reset(client):
+    """Closes a socket so that its peer sees a reset."""
+    no_lingering = struct.pack("ii", 1, 0)
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, no_lingering)
+    client.shutdown(socket.SHUT_RD)  # wakes the thread that reads from it, without saying goodbye to the peer
+    client.close()
+
+
+def _carry(source, target):
+    with contextlib.suppress(OSError):
+        while data := source.recv(CHUNK):
+            target.sendall(data)
+    _shut(target)
+
+
+def _shut(which):
+    with contextlib.suppress(OSError):
+        which.shutdown(socket.SHUT_RDWR)
+    which.close()

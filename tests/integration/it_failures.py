@@ -1,0 +1,268 @@
+"""Whatever goes wrong: one clear message, exit status 1, and nothing that looks like a backup."""
+
+import re
+import signal
+import unittest
+
+from harness import (
+    Background,
+    Proxy,
+    ScratchDir,
+    Server,
+    for_each_major,
+    pgstow,
+    small_filesystem,
+    wait_until,
+)
+from harness.run import pgstow_path
+
+# One server of each wire form is enough for what does not depend on the version.
+SINCE, UNTIL = 14, 18
+
+
+def errors(result):
+    return re.findall(r"^pgstow basebackup: error: (.*)$", result.err, re.MULTILINE)
+
+
+@for_each_major()
+class Refusals(unittest.TestCase):
+    """What the server will not do."""
+
+    def setUp(self):
+        self.target = self.enterContext(ScratchDir()) / "backup"
+
+    def assert_refused(self, server, pattern, *args, env=None):
+        result = pgstow("basebackup", "-D", self.target, "-c", "fast", *args,
+                        env=server.env() | (env or {}))
+        self.assertEqual(result.rc, 1, result)
+        self.assertEqual(len(errors(result)), 1, result)
+        self.assertRegex(errors(result)[0], pattern)
+        self.assertFalse(self.target.exists(), result)
+        return result
+
+    def test_wrong_password(self):
+        with Server(self.major, auth="md5" if self.major == 10 else "scram-sha-256") as server:
+            self.assert_refused(server, 'password authentication failed for user "postgres"', "-w",
+                                env={"PGPASSWORD": "wrong"})
+            self.assert_refused(server, "no password supplied", "-w", env={"PGPASSWORD": ""})
+            self.assert_refused(server, 'role "nobody_here" does not exist|password authentication',
+                                "-w", "-U", "nobody_here")
+
+    def test_right_password(self):
+        with Server(self.major, auth="scram-sha-256") as server:
+            pgstow("basebackup", "-D", self.target, "-c", "fast", "-w", env=server.env()).check()
+
+    def test_no_wal_senders(self):
+        with Server(self.major, max_wal_senders=0, wal_level="replica") as server:
+            self.assert_refused(server, "max_wal_senders|replication")
+
+    def test_only_one_wal_sender(self):
+        with Server(self.major, max_wal_senders=1) as server:
+            self.assert_refused(server, "max_wal_senders|standby connections")
+            pgstow("basebackup", "-D", self.target, "-c", "fast", "-X", "fetch",
+                   env=server.env()).check()
+
+    def test_minimal_wal_level(self):
+        with Server(self.major, max_wal_senders=0, wal_level="minimal") as server:
+            self.assert_refused(server, "max_wal_senders|wal_level|replication")
+
+    def test_no_free_slot(self):
+        with Server(self.major, max_replication_slots=0) as server:
+            self.assert_refused(server, "replication slot")
+
+    def test_no_replication_privilege(self):
+        with Server(self.major) as server:
+            server.sql("CREATE ROLE mere LOGIN")
+            self.assert_refused(server, "must be superuser or replication role|replication",
+                                "-U", "mere")
+
+
+@for_each_major(since=SINCE, until=UNTIL)
+class Troubles(unittest.TestCase):
+    """What happens on the way."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.server = cls.enterClassContext(Server(cls.major))
+        cls.server.pgbench_init(scale=3)
+
+    def setUp(self):
+        if not self.server.is_running():
+            self.server.start()
+        self.scratch = self.enterContext(ScratchDir())
+        self.target = self.scratch / "backup"
+
+    def command(self, *args, target=None):
+        return [pgstow_path(), "basebackup", "-D", target or self.target, "-c", "fast", *args]
+
+    def background(self, *args, env=None):
+        return Background(self.command(*args), env=self.server.env() | (env or {}))
+
+    def assert_one_error(self, result, pattern):
+        self.assertEqual(result.rc, 1, result)
+        self.assertEqual(len(errors(result)), 1, result)
+        self.assertRegex(errors(result)[0], pattern)
+
+    def wait_for_data(self):
+        """Until files of the cluster have begun to arrive."""
+        wait_until(lambda: (self.target / "base").is_dir(), "first files")
+
+    def slots(self):
+        return self.server.sql("SELECT slot_name FROM pg_replication_slots")
+
+    def test_unreachable_host(self):
+        result = pgstow("basebackup", "-D", self.target, "-h", "127.0.0.1", "-p", "1")
+        self.assert_one_error(result, r'connection to server at "127.0.0.1", port 1 failed: '
+                                      "Connection refused")
+        self.assertFalse(self.target.exists())
+
+    def test_target_not_empty(self):
+        self.target.mkdir()
+        (self.target / ".hidden").write_text("mine")
+        result = pgstow("basebackup", "-D", self.target, env=self.server.env())
+        self.assert_one_error(result, f'directory "{self.target}" exists but is not empty')
+        self.assertEqual((self.target / ".hidden").read_text(), "mine")
+
+    def test_leftovers_of_a_killed_run_say_how_to_go_on(self):
+        with self.background("-r", "1M") as backup:
+            self.wait_for_data()
+            killed = backup.stop(signal.SIGKILL)
+        self.assertEqual(killed.rc, -signal.SIGKILL)
+        self.assertFalse((self.target / "backup_manifest").exists())
+        result = pgstow("basebackup", "-D", self.target, env=self.server.env())
+        self.assert_one_error(result, "exists but is not empty")
+        self.assertRegex(result.err, "hint: .*never finished.*remove")
+
+    def test_empty_target_is_emptied_again(self):
+        self.scratch.joinpath("mine").mkdir(mode=0o711)
+        self.target = self.scratch / "mine"
+        self.target.chmod(0o777)
+        with self.background("-r", "1M") as backup:
+            self.wait_for_data()
+            result = backup.stop(signal.SIGTERM)
+        self.assertEqual(result.rc, -signal.SIGTERM, result)
+        self.assertEqual(list(self.target.iterdir()), [])
+
+    def test_interrupted(self):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            with self.subTest(number), self.background("-r", "1M") as backup:
+                self.wait_for_data()
+                result = backup.stop(number)
+                self.assertEqual(result.rc, -number, result)
+                self.assertRegex(errors(result)[0], f"interrupted by signal {number:d}: ")
+                self.assertIn(f'removing directory "{self.target}"', result.err)
+                self.assertFalse(self.target.exists())
+                self.server.wait_for("NOT EXISTS (SELECT FROM pg_replication_slots)")
+
+    def test_interrupted_while_waiting_for_the_checkpoint(self):
+        self.server.sql("CREATE TABLE dirty AS SELECT generate_series(1, 100000) AS id")
+        self.addCleanup(self.server.sql, "DROP TABLE dirty")
+        with Background([pgstow_path(), "basebackup", "-D", self.target, "-P"],
+                        env=self.server.env()) as backup:
+            backup.wait_for_err("waiting for checkpoint")
+            result = backup.stop(signal.SIGINT)
+        self.assertEqual(result.rc, -signal.SIGINT, result)
+        self.assertFalse(self.target.exists())
+
+    def test_no_clean_keeps_what_there_is(self):
+        with self.background("-r", "1M", "-n") as backup:
+            self.wait_for_data()
+            result = backup.stop(signal.SIGTERM)
+        self.assertIn(f'directory "{self.target}" not removed at user\'s request', result.err)
+        self.assertTrue((self.target / "base").is_dir())
+        self.assertFalse((self.target / "backup_manifest").exists())
+
+    def test_server_killed(self):
+        with self.background("-r", "1M") as backup:
+            self.wait_for_data()
+            self.server.kill()
+            result = backup.wait()
+        self.assert_one_error(result, "server closed the connection unexpectedly|Connection reset")
+        self.assertFalse(self.target.exists())
+
+    def test_server_shut_down(self):
+        with self.background("-r", "1M") as backup:
+            self.wait_for_data()
+            self.server.stop("fast")
+            result = backup.wait()
+        self.assert_one_error(result, "terminating connection|closed the connection|terminated")
+        self.assertFalse(self.target.exists())
+
+    def test_connection_cut(self):
+        for connection, after in ((0, 200), (0, 100_000), (0, 5_000_000), (1, 1_000), (1, 5_000)):
+            for reset in (False, True):
+                with self.subTest(connection=connection, after=after, reset=reset), \
+                        Proxy(self.server.port) as proxy:
+                    proxy.cut(after=after, connection=connection, reset=reset)
+                    result = pgstow("basebackup", "-D", self.target, "-c", "fast", "-r", "30M",
+                                    env=self.server.env() | proxy.env())
+                    self.assertTrue(proxy.fault_happened(timeout=0))
+                    self.assert_one_error(result, ".")
+                    self.assertFalse(self.target.exists())
+
+    def test_interrupted_while_the_server_is_silent(self):
+        with Proxy(self.server.port) as proxy:
+            proxy.stall(after=1_000_000)
+            with self.background(env=proxy.env()) as backup:
+                self.assertTrue(proxy.fault_happened())
+                result = backup.stop(signal.SIGINT)
+        self.assertEqual(result.rc, -signal.SIGINT, result)
+        self.assertFalse(self.target.exists())
+
+    def test_bytes_altered_on_the_way(self):
+        """A byte of a file that changes between the server and us is found and named."""
+        with Proxy(self.server.port) as proxy:
+            proxy.flip(after=8_000_000)
+            result = pgstow("basebackup", "-D", self.target, "-c", "fast", "--no-verify-checksums",
+                            env=self.server.env() | proxy.env())
+            self.assertTrue(proxy.fault_happened(timeout=0))
+        self.assertEqual(result.rc, 1, result)
+        self.assertRegex(errors(result)[0], r'^checksum mismatch for file "\S+"$')
+        self.assertRegex(errors(result)[-1], "does not agree with the server's manifest")
+        self.assertFalse(self.target.exists())
+
+    def test_disk_full(self):
+        with small_filesystem(self, "20M") as directory:
+            target = directory / "backup"
+            result = pgstow("basebackup", "-D", target, "-c", "fast", env=self.server.env())
+            self.assert_one_error(result, 'could not write to file ".*": No space left on device')
+            self.assertEqual(list(directory.iterdir()), [])
+
+    def test_disk_full_of_wal(self):
+        """The files fit but the WAL does not."""
+        with small_filesystem(self, "20M") as directory:
+            target = directory / "backup"
+            with self.server.pgbench_load():
+                result = pgstow("basebackup", "-D", target, "-c", "fast", "-r", "2M",
+                                env=self.server.env())
+            self.assert_one_error(result, "No space left on device")
+            self.assertEqual(list(directory.iterdir()), [])
+
+    def test_target_cannot_be_made(self):
+        result = pgstow("basebackup", "-D", "/proc/nowhere/backup", env=self.server.env())
+        self.assert_one_error(result, 'could not create directory "/proc/nowhere"')
+
+    def test_damaged_pages_on_the_server(self):
+        """The server reports what is broken; the copy stays, under no name that says it is well."""
+        path = self.server.value("SELECT pg_relation_filepath('pgbench_accounts')")
+        self.server.sql("CHECKPOINT")
+        self.server.stop()
+        with open(self.server.data_dir / path, "r+b") as file:
+            file.seek(5 * 8192 + 4000)
+            before = file.read(4)
+            file.seek(5 * 8192 + 4000)
+            file.write(b"\xff\xee\xdd\xcc")
+        self.server.start()
+        try:
+            result = pgstow("basebackup", "-D", self.target, "-c", "fast", env=self.server.env())
+            unchecked = pgstow("basebackup", "-D", self.scratch / "unchecked", "-c", "fast",
+                               "--no-verify-checksums", env=self.server.env())
+        finally:
+            with open(self.server.data_dir / path, "r+b") as file:
+                file.seek(5 * 8192 + 4000)
+                file.write(before)
+        self.assert_one_error(result, "^checksum error occurred$")
+        self.assertIn("WARNING:  checksum verification failed in file", result.err)
+        self.assertTrue((self.target / "backup_manifest.tmp").exists())
+        self.assertFalse((self.target / "backup_manifest").exists())
+        self.assertEqual(unchecked.rc, 0, unchecked)

@@ -1,0 +1,366 @@
+"""The harness itself: if these tests fail, what the others say means nothing."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import unittest
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from harness import (
+    DAMAGES,
+    Background,
+    CommandFailed,
+    Proxy,
+    ScratchDir,
+    Server,
+    ServerFailed,
+    damaged_copy,
+    for_each_major,
+    majors,
+    run,
+    stock,
+    wait_until,
+)
+from harness.run import PLAIN_USER
+from harness.servers import PASSWORD
+
+STOCK_MAJOR = 15
+
+
+@for_each_major()
+class Servers(unittest.TestCase):
+    """Every version starts as an ordinary user, works, survives and stops."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.server = cls.enterClassContext(Server(cls.major, wal_keep_segments="3") if cls.major < 13
+                                           else Server(cls.major, wal_keep_size="48MB"))
+        cls.server.pgbench_init(scale=1)
+
+    def setUp(self):
+        if not self.server.is_running():
+            self.server.start()
+
+    def test_runs_the_right_version_as_an_ordinary_user(self):
+        self.assertEqual(int(self.server.value("SHOW server_version_num")) // 10000, self.major)
+        self.assertEqual(self.server.data_dir.stat().st_uid, PLAIN_USER.pw_uid)
+        self.assertNotEqual(PLAIN_USER.pw_uid, 0)
+
+    def test_has_the_settings_asked_for(self):
+        self.assertEqual(self.server.value("SHOW data_checksums"), "on")
+        self.assertEqual(self.server.value("SHOW wal_level"), "replica")
+        name = "wal_keep_segments" if self.major < 13 else "wal_keep_size"
+        self.assertIn(self.server.value(f"SHOW {name}"), ("3", "48MB"))
+        with Server(self.major, checksums=False) as other:
+            self.assertEqual(other.value("SHOW data_checksums"), "off")
+
+    def test_reloads_settings(self):
+        self.server.configure(**{"harness.test": "it's\\new"})
+        self.server.wait_for("current_setting('harness.test', true) = E'it''s\\\\new'")
+
+    def test_rows_are_exact(self):
+        rows = self.server.sql("SELECT 1, E'a,\"b\\nc', NULL; SELECT 'ä'")
+        self.assertEqual(rows, [["1", 'a,"b\nc', ""], ["ä"]])
+
+    def test_an_error_in_sql_is_a_failure(self):
+        with self.assertRaisesRegex(CommandFailed, "division by zero"):
+            self.server.sql("SELECT 1/0; SELECT 1")
+
+    def test_load_survives_a_kill(self):
+        with self.server.pgbench_load() as load:
+            load.wait_transactions(50)
+            committed = load.transactions()
+            self.server.kill()
+        self.server.start()
+        self.assertGreaterEqual(load.transactions(), committed)
+        self.assertTrue(self.server.pgbench_is_consistent())
+
+    def test_a_load_without_its_server_does_not_hang(self):
+        with self.server.pgbench_load() as load:
+            load.wait_transactions(1)
+            self.server.stop()
+            with self.assertRaises((ServerFailed, CommandFailed)):
+                load.wait_transactions(1000000)
+
+    def test_digest_sees_a_changed_row(self):
+        before = self.server.data_digest()
+        self.assertEqual(before["postgres.pgbench_accounts"][0], 100000)
+        self.server.sql("UPDATE pgbench_tellers SET filler = 'x' WHERE tid = 1")
+        after = self.server.data_digest()
+        self.assertEqual([name for name in before if before[name] != after[name]],
+                         ["postgres.pgbench_tellers"])
+        self.assertEqual(after, self.server.data_digest())
+
+    def test_passwords_are_asked_for(self):
+        with Server(self.major, auth="scram-sha-256") as server:
+            self.assertEqual(server.value("SELECT 1"), "1")
+            psql = ["psql", "-X", "-w", "-c", "SELECT 1"]
+            without = stock(*psql, env=server.env() | {"PGPASSWORD": ""})
+            self.assertIn("no password supplied", without.err)
+            self.assertEqual(stock(*psql, server.conninfo(dbname="postgres")).rc, 0)
+            self.assertIn("PGPASSWORD", server.env())
+            self.assertIn("\\'", server.conninfo(password=PASSWORD))
+
+    def test_a_bad_setting_fails_with_the_reason(self):
+        with self.assertRaisesRegex(ServerFailed, "no_such_setting"):
+            with Server(self.major, no_such_setting="1"):
+                pass
+
+
+@for_each_major(until=STOCK_MAJOR)
+class StockBackups(unittest.TestCase):
+    """Backups by the stock tool, which refuses servers newer than itself, start and hold the data."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.server = cls.enterClassContext(Server(cls.major))
+        cls.server.pgbench_init(scale=1)
+
+    def setUp(self):
+        self.target = self.enterContext(ScratchDir()) / "backup"
+
+    def take_backup(self, *args):
+        stock("pg_basebackup", "-D", self.target, "-c", "fast", "-X", "stream", "--no-sync", *args,
+              env=self.server.env()).check()
+
+    def test_copy_holds_the_same_data(self):
+        with self.server.pgbench_load() as load:
+            load.wait_transactions(20)
+            load.stop()
+        self.take_backup()
+        with self.server.start_copy(self.target) as copy:
+            self.assertEqual(copy.data_digest(), self.server.data_digest())
+            self.assertNotEqual(copy.port, self.server.port)
+        self.assertTrue(self.target.exists())
+
+    def test_copy_taken_under_load_is_consistent(self):
+        with self.server.pgbench_load() as load:
+            load.wait_transactions(20)
+            self.take_backup()
+            load.wait_transactions(20)
+        with self.server.start_copy(self.target) as copy:
+            self.assertTrue(copy.pgbench_is_consistent())
+            self.assertNotEqual(copy.data_digest(), self.server.data_digest())
+
+    def test_tablespace_and_promotion(self):
+        location = self.server.create_tablespace("elsewhere")
+        self.server.sql("CREATE TABLE there TABLESPACE elsewhere AS SELECT 1 AS a")
+        self.take_backup("-R", "-T", f"{location}={self.target.parent / 'elsewhere'}")
+        with self.server.start_copy(self.target) as standby:
+            self.assertEqual(standby.value("SELECT pg_is_in_recovery()"), "t")
+            standby.promote()
+            self.assertEqual(standby.value("SELECT timeline_id FROM pg_control_checkpoint()"), "2")
+            self.assertEqual(standby.data_digest(), self.server.data_digest())
+
+    def test_a_broken_copy_does_not_start(self):
+        self.take_backup()
+        (self.target / "global" / "pg_control").unlink()
+        with self.assertRaisesRegex(ServerFailed, "could not find the database system"):
+            self.server.start_copy(self.target)
+
+
+@for_each_major(since=STOCK_MAJOR, until=STOCK_MAJOR)
+class Damages(unittest.TestCase):
+    """The stock verifier says of each damage what the catalogue says that it says."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.backup = cls.enterClassContext(ScratchDir()) / "backup"
+        with Server(cls.major) as server:
+            server.pgbench_init(scale=1)
+            stock("pg_basebackup", "-D", cls.backup, "-c", "fast", "--no-sync", env=server.env()).check()
+
+    def verify(self, directory):
+        return stock("pg_verifybackup", directory, timeout=30)
+
+    def test_undamaged(self):
+        self.verify(self.backup).check()
+
+    def test_damaged(self):
+        for damage in DAMAGES:
+            with self.subTest(damage=damage.name), damaged_copy(self.backup, damage) as directory:
+                result = self.verify(directory)
+                self.assertEqual("bad" if result.rc else "good", damage.stock_verdict, result)
+        self.verify(self.backup).check()
+
+
+class ByteSource:
+    """Sends the same bytes to everyone who connects, then closes."""
+
+    DATA = bytes(range(256)) * 4096
+
+    def __init__(self):
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self):
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            with client, suppress(OSError):
+                client.sendall(self.DATA)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc_info):
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+
+def receive(connection, count):
+    """Up to `count` bytes: fewer only at the end of the stream."""
+    data = b""
+    while len(data) < count and (more := connection.recv(count - len(data))):
+        data += more
+    return data
+
+
+@for_each_major(since=STOCK_MAJOR, until=STOCK_MAJOR)
+class Proxies(unittest.TestCase):
+    """A proxy breaks exactly the connection it was told to, at exactly the byte it was told to."""
+
+    @contextmanager
+    def connected(self, proxy):
+        with socket.create_connection(("127.0.0.1", proxy.port), timeout=30) as connection:
+            yield connection
+
+    def setUp(self):
+        self.source = self.enterContext(ByteSource())
+        self.proxy = self.enterContext(Proxy(self.source.port))
+        self.data = ByteSource.DATA
+
+    def test_forwards_everything(self):
+        with self.connected(self.proxy) as connection:
+            self.assertEqual(receive(connection, len(self.data) + 1), self.data)
+        self.assertEqual(self.proxy.received(), len(self.data))
+        self.assertFalse(self.proxy.fault_happened(timeout=0))
+
+    def test_cuts_at_the_byte(self):
+        for number, after in enumerate([0, 1, 65535, 65536, 65537, len(self.data)]):
+            with self.subTest(after=after):
+                self.proxy.cut(after, connection=number)
+                with self.connected(self.proxy) as connection:
+                    self.assertEqual(receive(connection, len(self.data)), self.data[:after])
+                self.assertEqual(self.proxy.received(number), after)
+                self.assertTrue(self.proxy.fault_happened())
+
+    def test_cuts_only_the_connection_named(self):
+        self.proxy.cut(1000, connection=1)
+        lengths = []
+        for _ in range(3):
+            with self.connected(self.proxy) as connection:
+                lengths.append(len(receive(connection, len(self.data))))
+        self.assertEqual(lengths, [len(self.data), 1000, len(self.data)])
+        self.assertEqual(self.proxy.connection_count(), 3)
+
+    def test_resets(self):
+        self.proxy.cut(1000, reset=True)
+        with self.connected(self.proxy) as connection, self.assertRaises(ConnectionResetError):
+            while connection.recv(65536):
+                pass
+        self.assertTrue(self.proxy.fault_happened())
+
+    def test_stalls_and_goes_on(self):
+        self.proxy.stall(1000)
+        with self.connected(self.proxy) as connection:
+            self.assertEqual(receive(connection, 1000), self.data[:1000])
+            self.assertTrue(self.proxy.fault_happened())
+            connection.settimeout(0.2)
+            with self.assertRaises(TimeoutError):
+                connection.recv(1)
+            connection.settimeout(30)
+            self.proxy.release()
+            self.assertEqual(receive(connection, len(self.data)), self.data[1000:])
+
+    def test_breaks_a_stock_backup(self):
+        target = self.enterContext(ScratchDir()) / "backup"
+        with Server(self.major) as server, Proxy(server.port) as proxy:
+            proxy.cut(after=1_000_000)
+            backup = stock("pg_basebackup", "-D", target, "-c", "fast", env=server.env() | proxy.env())
+        self.assertEqual(backup.rc, 1, backup)
+        self.assertTrue(proxy.fault_happened(timeout=0))
+        self.assertFalse(target.exists())
+
+
+@for_each_major(since=STOCK_MAJOR, until=STOCK_MAJOR)
+class Programs(unittest.TestCase):
+    """Programs run as the plain user and in its environment; nothing of them stays."""
+
+    def test_result(self):
+        result = run(["sh", "-c", "cat; echo problem >&2; exit 3"], input="text")
+        self.assertEqual((result.rc, result.out, result.err), (3, "text", "problem\n"))
+        with self.assertRaisesRegex(CommandFailed, "problem"):
+            result.check()
+
+    def test_user_and_environment(self):
+        os.environ["PGHOST"] = "elsewhere"
+        self.addCleanup(os.environ.pop, "PGHOST")
+        shown = run(["sh", "-c", 'id -u; echo "${PGHOST-none} $PGUSER"'], env={"PGUSER": "someone"})
+        self.assertEqual(shown.out, f"{PLAIN_USER.pw_uid}\nnone someone\n")
+
+    def test_timeout_kills(self):
+        with self.assertRaisesRegex(TimeoutError, "half a sentence"):
+            run(["sh", "-c", "echo half a sentence; sleep 600"], timeout=0.5)
+
+    def test_waiting_for_output(self):
+        with Background(["sh", "-c", "echo ready >&2; exec sleep 600"]) as process:
+            self.assertEqual(process.wait_for_err("^re(ad)y$").group(1), "ad")
+            self.assertEqual(process.stop(signal.SIGINT).rc, -signal.SIGINT)
+        with Background(["sh", "-c", "echo no >&2"]) as process, self.assertRaises(CommandFailed):
+            process.wait_for_err("ready")
+
+    def test_a_dying_test_takes_everything_along(self):
+        for death in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGKILL):
+            with self.subTest(death=death.name):
+                pid, directory = self.start_and_die(death)
+                wait_until(lambda: not is_alive(pid), "end of the server", 30)
+                if death == signal.SIGKILL:
+                    run(["rm", "-r", directory]).check()  # nobody was left to do it
+                self.assertFalse(directory.exists())
+
+    def start_and_die(self, death):
+        """Starts a server in another interpreter, ends that by a signal, and returns what it started."""
+        script = (
+            "import harness, signal\n"
+            f"server = harness.Server({self.major}).start()\n"
+            "print(server._process.pid, server.socket_dir, flush=True)\n"
+            "signal.pause()\n"
+        )
+        with subprocess.Popen([sys.executable, "-c", script], cwd=Path(__file__).parent,
+                              stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as other:
+            pid, directory = other.stdout.readline().split()
+            self.assertTrue(is_alive(int(pid)))
+            other.send_signal(death)
+        return int(pid), Path(directory)
+
+
+def is_alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+class Majors(unittest.TestCase):
+    def test_selection(self):
+        chosen = os.environ.get("PG_MAJORS")
+        self.addCleanup(os.environ.__setitem__, "PG_MAJORS", chosen or "")
+        os.environ["PG_MAJORS"] = "18 11"
+        self.assertEqual(majors(), [11, 18])
+        self.assertEqual(majors(since=13), [18])
+        os.environ["PG_MAJORS"] = ""
+        self.assertEqual(majors(until=12), [10, 11, 12])
+        os.environ["PG_MAJORS"] = "9"
+        self.assertRaises(ValueError, majors)
+
+
+if __name__ == "__main__":
+    unittest.main()

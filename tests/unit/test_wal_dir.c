@@ -1,0 +1,1079 @@
+/*
+ * The WAL directory: which files there are, what they hold, when they are synced and what that
+ * means for the durable mark. Syncs and renames pass through this file (linked with --wrap), which
+ * writes them down and lets one of them fail.
+ */
+#include <errno.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "common/bytes.h"
+#include "support/temp_dir.h"
+#include "walrecv/walrecv.h"
+
+#define MB           ((size_t)1024 * 1024)
+#define COUNT(array) (sizeof(array) / sizeof((array)[0]))
+
+#define SEGMENT_3 "000000010000000000000003"
+#define SEGMENT_4 "000000010000000000000004"
+#define START_3   ((Lsn)3 * MB)
+#define START_4   ((Lsn)4 * MB)
+
+/* ---- what is synced and renamed ---- */
+
+static struct {
+    Buf log;
+    DurableMark *mark;
+    size_t calls;
+    size_t fail_at; /* this call (from 1) fails with EIO; 0: none */
+} ops;
+
+int __real_fdatasync(int fd);
+int __real_fsync(int fd);
+int __real_rename(const char *from, const char *to);
+int __wrap_fdatasync(int fd);
+int __wrap_fsync(int fd);
+int __wrap_rename(const char *from, const char *to);
+
+static const char *
+base_name(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+
+    return slash == NULL ? path : slash + 1;
+}
+
+static const char *
+fd_name(int fd, char *name, size_t size)
+{
+    char link[64];
+    ssize_t len;
+
+    (void)snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    len = readlink(link, name, size - 1);
+    name[len < 0 ? 0 : len] = '\0';
+    return strstr(base_name(name), "pgstow-test-") != NULL ? "DIR" : base_name(name);
+}
+
+/* One line: the operation and how far the mark is before it. */
+static bool
+note_op(const char *op, const char *name, const char *to)
+{
+    Error err = ERROR_INIT;
+    Lsn mark = ops.mark == NULL ? 0 : durable_mark_get(ops.mark);
+
+    ops.calls++;
+    assert_true(buf_printf(&ops.log, &err, "%s %s%s%s at " LSN_FORMAT "\n", op, name,
+                           to == NULL ? "" : " ", to == NULL ? "" : to, LSN_ARGS(mark)));
+    if (ops.calls != ops.fail_at)
+        return true;
+    errno = EIO;
+    return false;
+}
+
+int
+__wrap_fdatasync(int fd)
+{
+    char name[512];
+
+    return note_op("fdatasync", fd_name(fd, name, sizeof name), NULL) ? __real_fdatasync(fd) : -1;
+}
+
+int
+__wrap_fsync(int fd)
+{
+    char name[512];
+
+    return note_op("fsync", fd_name(fd, name, sizeof name), NULL) ? __real_fsync(fd) : -1;
+}
+
+int
+__wrap_rename(const char *from, const char *to)
+{
+    return note_op("rename", base_name(from), base_name(to)) ? __real_rename(from, to) : -1;
+}
+
+/* ---- the fixture ---- */
+
+typedef struct Fixture {
+    TempDir dir;
+    DurableMark mark;
+    WalDirConfig config;
+    Sink *sink;
+    Error err;
+} Fixture;
+
+/* A durable directory with archive_status; the test changes the config, then opens. */
+static void
+set_up(Fixture *fixture)
+{
+    *fixture = (Fixture){.err = ERROR_INIT};
+    atomic_init(&fixture->mark.lsn, 0);
+    temp_dir_make(&fixture->dir);
+    temp_dir_mkdir(&fixture->dir, "archive_status");
+    fixture->config = (WalDirConfig){.directory = fixture->dir.path,
+                                     .segment_size = (uint32_t)MB,
+                                     .file_mode = 0600,
+                                     .remainder = WAL_KEEP_PARTIAL,
+                                     .sync = WAL_DURABLE,
+                                     .archive_status = true,
+                                     .durable = &fixture->mark};
+    buf_clear(&ops.log);
+    ops.mark = &fixture->mark;
+    ops.calls = 0;
+    ops.fail_at = 0;
+}
+
+static void
+open_dir(Fixture *fixture)
+{
+    const Archive archive = {.name = "pg_wal"};
+
+    fixture->sink = wal_dir_new(&fixture->config, &fixture->err);
+    assert_non_null(fixture->sink);
+    assert_true(sink_archive_begin(fixture->sink, &archive, &fixture->err));
+}
+
+static void
+tear_down(Fixture *fixture)
+{
+    sink_free(fixture->sink);
+    temp_dir_remove(&fixture->dir);
+    buf_free(&ops.log);
+    ops.mark = NULL;
+}
+
+static bool
+finish(Fixture *fixture)
+{
+    return sink_archive_end(fixture->sink, &fixture->err) &&
+           sink_finish(fixture->sink, &fixture->err);
+}
+
+static bool
+begin(Fixture *fixture, const char *name, uint64_t size)
+{
+    Entry entry = {.kind = ENTRY_FILE, .path = name, .size = size, .mode = 0600};
+
+    return sink_entry_begin(fixture->sink, &entry, &fixture->err);
+}
+
+/* The bytes of a segment: no two alike at one place, none zero. */
+static const uint8_t *
+wal_bytes(unsigned seed)
+{
+    static uint8_t bytes[1024 * 1024];
+
+    for (size_t i = 0; i < MB; i++)
+        bytes[i] = (uint8_t)(1 + (i * 31 + i / 251 + seed) % 255);
+    return bytes;
+}
+
+/* `len` bytes in pieces, as they come from a server. */
+static bool
+push_wal(Fixture *fixture, unsigned seed, size_t from, size_t len)
+{
+    const uint8_t *bytes = wal_bytes(seed) + from;
+    const size_t piece = 100000;
+
+    for (size_t at = 0; at < len; at += piece) {
+        size_t part = len - at < piece ? len - at : piece;
+
+        if (!sink_data(fixture->sink, (Span){.data = bytes + at, .len = part}, &fixture->err))
+            return false;
+    }
+    return true;
+}
+
+static bool
+push_segment(Fixture *fixture, const char *name, unsigned seed, size_t len, bool complete)
+{
+    return begin(fixture, name, MB) && push_wal(fixture, seed, 0, len) &&
+           sink_entry_end(fixture->sink, complete, &fixture->err);
+}
+
+static bool
+push_history(Fixture *fixture, const char *name, const char *content)
+{
+    return begin(fixture, name, strlen(content)) &&
+           sink_data(fixture->sink, span_of(content), &fixture->err) &&
+           sink_entry_end(fixture->sink, true, &fixture->err);
+}
+
+static void
+assert_content(Fixture *fixture, const char *name, const void *expected, size_t len)
+{
+    Buf content = temp_dir_read(&fixture->dir, name);
+
+    assert_int_equal(content.len, len);
+    if (len > 0)
+        assert_memory_equal(content.data, expected, len);
+    buf_free(&content);
+}
+
+/* `len` bytes of WAL, then zeros, a whole segment. */
+static void
+assert_padded(Fixture *fixture, const char *name, unsigned seed, size_t len)
+{
+    uint8_t *expected = calloc(1, MB);
+
+    assert_non_null(expected);
+    memcpy(expected, wal_bytes(seed), len);
+    assert_content(fixture, name, expected, MB);
+    free(expected);
+}
+
+static Lsn
+mark_of(Fixture *fixture)
+{
+    return durable_mark_get(&fixture->mark);
+}
+
+/* ---- segments ---- */
+
+static void
+test_complete_segment(void **state)
+{
+    Fixture fixture;
+
+    (void)state;
+    set_up(&fixture);
+    open_dir(&fixture);
+    assert_true(begin(&fixture, SEGMENT_3, MB));
+    assert_true(temp_dir_exists(&fixture.dir, SEGMENT_3 ".partial"));
+    assert_true(push_wal(&fixture, 1, 0, MB));
+    assert_false(temp_dir_exists(&fixture.dir, SEGMENT_3));
+    assert_int_equal(ops.calls, 0);
+    assert_true(sink_entry_end(fixture.sink, true, &fixture.err));
+
+    assert_int_equal(mark_of(&fixture), START_4);
+    assert_content(&fixture, SEGMENT_3, wal_bytes(1), MB);
+    assert_int_equal(temp_dir_mode(&fixture.dir, SEGMENT_3), S_IFREG | 0600);
+    assert_false(temp_dir_exists(&fixture.dir, SEGMENT_3 ".partial"));
+    assert_content(&fixture, "archive_status/" SEGMENT_3 ".done", "", 0);
+    assert_int_equal(temp_dir_mode(&fixture.dir, "archive_status/" SEGMENT_3 ".done"),
+                     S_IFREG | 0600);
+
+    assert_true(finish(&fixture));
+    assert_string_equal(buf_text(&ops.log), "fdatasync " SEGMENT_3 ".partial at 0/0\n"
+                                            "rename " SEGMENT_3 ".partial " SEGMENT_3 " at 0/0\n"
+                                            "fsync DIR at 0/0\n"
+                                            "fsync archive_status at 0/400000\n");
+    tear_down(&fixture);
+}
+
+static void
+test_no_sync(void **state)
+{
+    Fixture fixture;
+
+    (void)state;
+    set_up(&fixture);
+    fixture.config.sync = WAL_NO_SYNC;
+    open_dir(&fixture);
+    assert_true(push_segment(&fixture, SEGMENT_3, 1, MB, true));
+    assert_true(begin(&fixture, SEGMENT_4, MB));
+    assert_true(push_wal(&fixture, 2, 0, 777));
+    assert_true(sink_flush(fixture.sink, START_4 + 777, &fixture.err));
+    assert_true(sink_entry_end(fixture.sink, false, &fixture.err));
+    assert_true(push_history(&fixture, "00000002.history", "1\t0/300000\tx\n"));
+    assert_true(finish(&fixture));
+
+    assert_int_equal(mark_of(&fixture), 0);
+    assert_content(&fixture, SEGMENT_3, wal_bytes(1), MB);
+    assert_content(&fixture, SEGMENT_4 ".partial", wal_bytes(2), 777);
+    assert_true(temp_dir_exists(&fixture.dir, "archive_status/" SEGMENT_3 ".done"));
+    assert_string_equal(buf_text(&ops.log),
+                        "rename " SEGMENT_3 ".partial " SEGMENT_3 " at 0/0\n"
+                        "rename 00000002.history.tmp 00000002.history at 0/0\n");
+    tear_down(&fixture);
+}
+
+static void
+test_no_archive_status(void **state)
+{
+    Fixture fixture;
+
+    (void)state;
+    set_up(&fixture);
+    fixture.config.archive_status = false;
+    open_dir(&fixture);
+    assert_true(push_segment(&fixture, SEGMENT_3, 1, MB, true));
+    assert_true(push_history(&fixture, "00000002.history", "1\t0/300000\tx\n"));
+    assert_true(finish(&fixture));
+    assert_false(temp_dir_exists(&fixture.dir, "archive_status/" SEGMENT_3 ".done"));
+    assert_false(temp_dir_exists(&fixture.dir, "archive_status/00000002.history.done"));
+    assert_null(strstr(buf_text(&ops.log), "archive_status"));
+    tear_down(&fixture);
+}
+
+/* The mode is the config's, whatever the umask. */
+static void
+test_file_mode(void **state)
+{
+    mode_t before = umask(0077);
+    Fixture fixture;
+
+    (void)state;
+    set_up(&fixture);
+    fixture.config.file_mode = 0640;
+    open_dir(&fixture);
+    assert_true(push_segment(&fixture, SEGMENT_3, 1, MB, true));
+    assert_true(push_history(&fixture, "00000002.history", "1\t0/300000\tx\n"));
+    (void)umask(before);
+    assert_int_equal(temp_dir_mode(&fixture.dir, SEGMENT_3), S_IFREG | 0640);
+    assert_int_equal(temp_dir_mode(&fixture.dir, "00000002.history"), S_IFREG | 0640);
+    assert_int_equal(temp_dir_mode(&fixture.dir, "archive_status/" SEGMENT_3 ".done"),
+                     S_IFREG | 0640);
+    tear_down(&fixture);
+}
+
+static void
+test_kept_partial(void **state)
+{
+    Fixture fixture;
+
+    (void)state;
+    set_up(&fixture);
+    open_dir(&fixture);
+    assert_true(push_segment(&fixture, SEGMENT_3, 1, 123456, false));
+    assert_true(finish(&fixture));
+    assert_int_equal(mark_of(&fixture), START_3 + 123456);
+    assert_content(&fixture, SEGMENT_3 ".partial", wal_bytes(1), 123456);
+    assert_false(temp_dir_exists(&fixture.dir, SEGMENT_3));
+    assert_false(temp_dir_exists(&fixture.dir, "archive_status/" SEGMENT_3 ".done"));
+    assert_string_equal(buf_text(&ops.log), "fdatasync " SEGMENT_3 ".partial at 0/0\n"
+                                            "fsync DIR at 0/0\n");
+    tear_down(&fixture);
+}
+
+static void
+test_padded_remainder(void **state)
+{
+    static const size_t lengths[] = {1, 8192, 65535, 123456, 1024 * 1024 - 1};
+
+    (void)state;
+    for (size_t i = 0; i < COUNT(lengths); i++) {
+        Fixture fixture;
+        struct stat st;
+
+        set_up(&fixture);
+        fixture.config.remainder = WAL_PAD;
+        open_dir(&fixture);
+        assert_true(push_segment(&fixture, SEGMENT_3, 1, lengths[i], false));
+        assert_true(finish(&fixture));
+        /* The mark does not cover the zeros. */
+        assert_int_equal(mark_of(&fixture), START_3 + lengths[i]);
+        assert_padded(&fixture, SEGMENT_3, 1, lengths[i]);
+        assert_false(temp_dir_exists(&fixture.dir, SEGMENT_3 ".partial"));
+        assert_false(temp_dir_exists(&fixture.dir, "archive_status/" SEGMENT_3 ".done"));
+        assert_string_equal(buf_text(&ops.log),
+                            "fdatasync " SEGMENT_3 ".partial at 0/0\n"
+                            "rename " SEGMENT_3 ".partial " SEGMENT_3 " at 0/0\n"
+                            "fsync DIR at 0/0\n");
+        /* Zeros that are there, not a hole. */
+        assert_int_equal(stat(temp_dir_path(&fixture.dir, SEGMENT_3), &st), 0);
+        assert_true((size_t)st.st_blocks * 512 >= MB);
+        tear_down(&fixture);
+    }
+}
+
+/* ---- a .partial that is there already ---- */
+
+typedef struct Leftover {
+    const char *what;
+    size_t len;
+    unsigned seed; /* equal to the new one's: an earlier run's same WAL */
+} Leftover;
+
+static const Leftover leftovers[] = {
+    {"empty", 0, 9},
+    {"shorter garbage", 8192, 9},
+    {"the same WAL, shorter", 8192, 1},
+    {"the same WAL, longer", 500000, 1},
+    {"longer garbage", 500000, 9},
+    {"a full segment of garbage", 1024 * 1024, 9},
+    {"longer than a segment", 1024 * 1024 + 4097, 9},
+};
+
+static void
+leave(Fixture *fixture, const Leftover *leftover)
+{
+    uint8_t *bytes = malloc(leftover->len + 1);
+
+    assert_non_null(bytes);
+    for (size_t at = 0; at < leftover->len; at += MB) {
+        size_t len = leftover->len - at < MB ? leftover->len - at : MB;
+
+        memcpy(bytes + at, wal_bytes(leftover->seed), len);
+    }
+    temp_dir_write(&fixture->dir, SEGMENT_3 ".partial", bytes, leftover->len);
+    free(bytes);
+}
+
+static void
+test_leftover_becomes_complete(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < COUNT(leftovers); i++) {
+        Fixture fixture;
+
+        set_up(&fixture);
+        leave(&fixture, &leftovers[i]);
+        open_dir(&fixture);
+        assert_true(push_segment(&fixture, SEGMENT_3, 1, MB, true));
+        assert_true(finish(&fixture));
+        assert_content(&fixture, SEGMENT_3, wal_bytes(1), MB);
+        assert_false(temp_dir_exists(&fixture.dir, SEGMENT_3 ".partial"));
+        assert_int_equal(mark_of(&fixture), START_4);
+        tear_down(&fixture);
+    }
+}
+
+static void
+test_leftover_is_padded(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < COUNT(leftovers); i++) {
+        Fixture fixture;
+
+        set_up(&fixture);
+        fixture.config.remainder = WAL_PAD;
+        leave(&fixture, &leftovers[i]);
+        open_dir(&fixture);
+        assert_true(push_segment(&fixture, SEGMENT_3, 1, 20000, false));
+        assert_true(finish(&fixture));
+        assert_padded(&fixture, SEGMENT_3, 1, 20000);
+        tear_down(&fixture);
+    }
+}
+
+/* It is written over from the front, and what is beyond stays. */
+static void
+test_leftover_never_shrinks(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < COUNT(leftovers); i++) {
+        Fixture fixture;
+        Buf content;
+        struct stat st;
+        const char *path;
+
+        set_up(&fixture);
+        leave(&fixture, &leftovers[i]);
+        open_dir(&fixture);
+        assert_true(begin(&fixture, SEGMENT_3, MB));
+        path = temp_dir_path(&fixture.dir, SEGMENT_3 ".partial");
+        for (size_t at = 0; at < 20000; at += 1000) {
+            assert_int_equal(stat(path, &st), 0);
+            assert_true((size_t)st.st_size >= leftovers[i].len);
+            assert_true(push_wal(&fixture, 1, at, 1000));
+        }
+        assert_true(sink_entry_end(fixture.sink, false, &fixture.err));
+        assert_true(finish(&fixture));
+
+        content = temp_dir_read(&fixture.dir, SEGMENT_3 ".partial");
+        assert_int_equal(content.len, leftovers[i].len > 20000 ? leftovers[i].len : 20000);
+        assert_memory_equal(content.data, wal_bytes(1), 20000);
+        if (content.len > 20000 && content.len <= MB)
+            assert_memory_equal(content.data + 20000, wal_bytes(leftovers[i].seed) + 20000,
+                                content.len - 20000);
+        buf_free(&content);
+        assert_int_equal(mark_of(&fixture), START_3 + 20000);
+        tear_down(&fixture);
+    }
+}
+
+/* An entry without a byte changes nothing, and says nothing about what was there. */
+static void
+test_leftover_without_new_bytes(void **state)
+{
+    Fixture fixture;
+
+    (void)state;
+    set_up(&fixture);
+    leave(&fixture, &leftovers[3]);
+    open_dir(&fixture);
+    assert_true(push_segment(&fixture, SEGMENT_3, 1, 0, false));
+    assert_true(finish(&fixture));
+    assert_content(&fixture, SEGMENT_3 ".partial", wal_bytes(1), leftovers[3].len);
+    assert_int_equal(mark_of(&fixture), 0);
+    tear_down(&fixture);
+}
+
+static void
+test_existing_segment_is_refused(void **state)
+{
+    Fixture fixture;
+
+    (void)state;
+    set_up(&fixture);
+    temp_dir_write(&fixture.dir, SEGMENT_3, "precious", 8);
+    open_dir(&fixture);
+    assert_false(begin(&fixture, SEGMENT_3, MB));
+    assert_int_equal(fixture.err.code, ERR_SYSTEM);
+    assert_int_equal(fixture.err.sys_errno, EEXIST);
+    assert_non_null(strstr(fixture.err.message, SEGMENT_3 "\": File exists"));
+    assert_string_equal(fixture.err.hint, "A complete segment is never overwritten.");
+    sink_free(fixture.sink);
+    fixture.sink = NULL;
+    assert_content(&fixture, SEGMENT_3, "precious", 8);
+    assert_false(temp_dir_exists(&fixture.dir, SEGMENT_3 ".partial"));
+    tear_down(&fixture);
+}
+
+/* Freed without finish: what was received stays where a later run finds it. */
+static void
+test_abandoned(void **state)
+{
+    Fixture fixture;
+
+    (void)state;
+    set_up(&fixture);
+    open_dir(&fixture);
+    assert_true(begin(&fixture, SEGMENT_3, MB));
+    assert_true(push_wal(&fixture, 1, 0, 5000));
+    sink_free(fixture.sink);
+    fixture.sink = NULL;
+    assert_content(&fixture, SEGMENT_3 ".partial", wal_bytes(1), 5000);
+    assert_int_equal(mark_of(&fixture), 0);
+    assert_int_equal(ops.calls, 0);
+    tear_down(&fixture);
+}
+
+/* ---- FLUSH ---- */
+
+static void
+test_flush(void **state)
+{
+    Fixture fixture;
+
+    (void)state;
+    set_up(&fixture);
+    open_dir(&fixture);
+    assert_true(begin(&fixture, SEGMENT_3, MB));
+    assert_true(push_wal(&fixture, 1, 0, 5000));
+    assert_true(sink_flush(fixture.sink, START_3 + 5000, &fixture.err));
+    assert_int_equal(mark_of(&fixture), START_3 + 5000);
+    assert_true(push_wal(&fixture, 1, 5000, 100));
+    assert_true(sink_flush(fixture.sink, START_3 + 5100, &fixture.err));
+    assert_int_equal(mark_of(&fixture), START_3 + 5100);
+    /* The name is synced once; content each time. */
+    assert_string_equal(buf_text(&ops.log), "fdatasync " SEGMENT_3 ".partial at 0/0\n"
+                                            "fsync DIR at 0/0\n"
+                                            "fdatasync " SEGMENT_3 ".partial at 0/301388\n");
+    tear_down(&fixture);
+}
+
+static void
+test_flush_between_segments(void **state)
+{
+    Fixture fixture;
+
+    (void)state;
+    set_up(&fixture);
+    open_dir(&fixture);
+    assert_true(push_segment(&fixture, SEGMENT_3, 1, MB, true));
+    buf_clear(&ops.log);
+    assert_true(sink_flush(fixture.sink, START_4, &fixture.err));
+    assert_string_equal(buf_text(&ops.log), "");
+    assert_int_equal(mark_of(&fixture), START_4);
+    /* Never back. */
+    assert_true(sink_flush(fixture.sink, START_3, &fixture.err));
+    assert_int_equal(mark_of(&fixture), START_4);
+    tear_down(&fixture);
+}
+
+static void
+test_no_mark(void **state)
+{
+    Fixture fixture;
+
+    (void)state;
+    set_up(&fixture);
+    fixture.config.durable = NULL;
+    open_dir(&fixture);
+    assert_true(push_segment(&fixture, SEGMENT_3, 1, MB, true));
+    assert_true(sink_flush(fixture.sink, START_4, &fixture.err));
+    assert_true(finish(&fixture));
+    assert_int_equal(mark_of(&fixture), 0);
+    assert_content(&fixture, SEGMENT_3, wal_bytes(1), MB);
+    tear_down(&fixture);
+}
+
+/* ---- history files ---- */
+
+static void
+test_history(void **state)
+{
+    const char *content = "1\t0/3000000\tno recovery target specified\n";
+    Fixture fixture;
+
+    (void)state;
+    set_up(&fixture);
+    /* What a killed run has left is of no interest. */
+    temp_dir_write(&fixture.dir, "0000000A.history.tmp", wal_bytes(1), 70000);
+    open_dir(&fixture);
+    assert_true(push_history(&fixture, "0000000A.history", content));
+    assert_true(finish(&fixture));
+    assert_content(&fixture, "0000000A.history", content, strlen(content));
+    assert_int_equal(temp_dir_mode(&fixture.dir, "0000000A.history") & 07777, 0600);
+    assert_false(temp_dir_exists(&fixture.dir, "0000000A.history.tmp"));
+    assert_content(&fixture, "archive_status/0000000A.history.done", "", 0);
+    assert_int_equal(mark_of(&fixture), 0);
+    assert_string_equal(buf_text(&ops.log), "fdatasync 0000000A.history.tmp at 0/0\n"
+                                            "rename 0000000A.history.tmp 0000000A.history at 0/0\n"
+                                            "fsync DIR at 0/0\n"
+                                            "fsync archive_status at 0/0\n");
+    tear_down(&fixture);
+}
+
+static void
+test_empty_history(void **state)
+{
+    Fixture fixture;
+
+    (void)state;
+    set_up(&fixture);
+    open_dir(&fixture);
+    assert_true(push_history(&fixture, "00000002.history", ""));
+    assert_true(finish(&fixture));
+    assert_content(&fixture, "00000002.history", "", 0);
+    tear_down(&fixture);
+}
+
+static void
+test_history_exists(void **state)
+{
+    const char *content = "1\t0/3000000\tsame\n";
+    static const char *const others[] = {"", "1\t0/3000000\tsame", "1\t0/3000000\tsomE\n",
+                                         "1\t0/3000000\tsame\nx"};
+    Fixture fixture;
+
+    (void)state;
+    set_up(&fixture);
+    temp_dir_write(&fixture.dir, "00000002.history", content, strlen(content));
+    open_dir(&fixture);
+    assert_true(push_history(&fixture, "00000002.history", content));
+    assert_true(finish(&fixture));
+    assert_content(&fixture, "00000002.history", content, strlen(content));
+    tear_down(&fixture);
+
+    for (size_t i = 0; i < COUNT(others); i++) {
+        set_up(&fixture);
+        temp_dir_write(&fixture.dir, "00000002.history", others[i], strlen(others[i]));
+        open_dir(&fixture);
+        assert_false(push_history(&fixture, "00000002.history", content));
+        assert_int_equal(fixture.err.code, ERR_FORMAT);
+        assert_non_null(strstr(fixture.err.message, "exists and differs from the server's"));
+        assert_content(&fixture, "00000002.history", others[i], strlen(others[i]));
+        assert_false(temp_dir_exists(&fixture.dir, "00000002.history.tmp"));
+        tear_down(&fixture);
+    }
+}
+
+static void
+test_history_cut_short(void **state)
+{
+    static const bool complete[] = {true, false};
+
+    (void)state;
+    for (size_t i = 0; i < COUNT(complete); i++) {
+        Fixture fixture;
+
+        set_up(&fixture);
+        open_dir(&fixture);
+        assert_true(begin(&fixture, "00000002.history", 10));
+        assert_true(sink_data(fixture.sink, span_of("12345"), &fixture.err));
+        assert_false(sink_entry_end(fixture.sink, complete[i], &fixture.err));
+        assert_int_equal(fixture.err.code, ERR_FORMAT);
+        assert_string_equal(fixture.err.message,
+                            "timeline history file \"00000002.history\" has only 5 of 10 bytes");
+        assert_false(temp_dir_exists(&fixture.dir, "00000002.history"));
+        assert_false(temp_dir_exists(&fixture.dir, "00000002.history.tmp"));
+        tear_down(&fixture);
+    }
+}
+
+static void
+test_history_too_large(void **state)
+{
+    Fixture fixture;
+
+    (void)state;
+    set_up(&fixture);
+    open_dir(&fixture);
+    assert_false(begin(&fixture, "00000002.history", 16 * MB + 1));
+    assert_int_equal(fixture.err.code, ERR_FORMAT);
+    tear_down(&fixture);
+}
+
+/* ---- what no server sends ---- */
+
+static void
+test_names(void **state)
+{
+    static const char *const names[] = {
+        "x",
+        "backup_label",
+        "00000001000000000000000",          /* one digit less */
+        "0000000100000000000000033",        /* one more */
+        "00000001000000000000000a",         /* lower case */
+        "000000000000000000000003",         /* timeline 0 */
+        "000000010000000000001000",         /* 1 MB segments: FFF is the last */
+        "000000010000000000000003.partial", /* our own business */
+        "000000010000000000000003.gz",
+        "pg_wal/000000010000000000000003",
+        "../000000010000000000000003",
+        "archive_status/000000010000000000000003.done",
+        "00000002.history.tmp",
+        "0000000a.history",
+        "00000000.history",
+        ".history",
+    };
+
+    (void)state;
+    for (size_t i = 0; i < COUNT(names); i++) {
+        Fixture fixture;
+
+        set_up(&fixture);
+        open_dir(&fixture);
+        if (begin(&fixture, names[i], MB))
+            fail_msg("%s was accepted", names[i]);
+        assert_int_equal(fixture.err.code, ERR_FORMAT);
+        assert_non_null(strstr(fixture.err.message, names[i]));
+        tear_down(&fixture);
+    }
+}
+
+static void
+test_kinds(void **state)
+{
+    static const EntryKind kinds[] = {ENTRY_DIRECTORY, ENTRY_SYMLINK};
+
+    (void)state;
+    for (size_t i = 0; i < COUNT(kinds); i++) {
+        Entry entry = {.kind = kinds[i], .path = SEGMENT_3, .link_target = "/etc", .size = MB};
+        Fixture fixture;
+
+        set_up(&fixture);
+        open_dir(&fixture);
+        assert_false(sink_entry_begin(fixture.sink, &entry, &fixture.err));
+        assert_int_equal(fixture.err.code, ERR_FORMAT);
+        tear_down(&fixture);
+    }
+}
+
+static void
+test_sizes(void **state)
+{
+    Fixture fixture;
+
+    (void)state;
+    set_up(&fixture);
+    open_dir(&fixture);
+    assert_false(begin(&fixture, SEGMENT_3, 16 * MB));
+    assert_int_equal(fixture.err.code, ERR_FORMAT);
+    assert_string_equal(fixture.err.message, "WAL segment \"" SEGMENT_3
+                                             "\" has 16777216 bytes, but segments have 1048576");
+    assert_false(temp_dir_exists(&fixture.dir, SEGMENT_3 ".partial"));
+    tear_down(&fixture);
+
+    set_up(&fixture);
+    open_dir(&fixture);
+    assert_true(begin(&fixture, SEGMENT_3, MB));
+    assert_true(push_wal(&fixture, 1, 0, MB));
+    assert_false(sink_data(fixture.sink, span_of("x"), &fixture.err));
+    assert_int_equal(fixture.err.code, ERR_FORMAT);
+    assert_false(temp_dir_exists(&fixture.dir, SEGMENT_3));
+    tear_down(&fixture);
+
+    set_up(&fixture);
+    open_dir(&fixture);
+    assert_false(push_segment(&fixture, SEGMENT_3, 1, MB - 1, true));
+    assert_int_equal(fixture.err.code, ERR_FORMAT);
+    assert_string_equal(fixture.err.message,
+                        "WAL segment \"" SEGMENT_3 "\" has only 1048575 of 1048576 bytes");
+    assert_false(temp_dir_exists(&fixture.dir, SEGMENT_3));
+    assert_int_equal(mark_of(&fixture), 0);
+    tear_down(&fixture);
+}
+
+/* Somebody else shortens the file below us: it does not become a segment. */
+static void
+test_file_shrinks(void **state)
+{
+    Fixture fixture;
+
+    (void)state;
+    set_up(&fixture);
+    open_dir(&fixture);
+    assert_true(begin(&fixture, SEGMENT_3, MB));
+    assert_true(push_wal(&fixture, 1, 0, MB));
+    assert_int_equal(truncate(temp_dir_path(&fixture.dir, SEGMENT_3 ".partial"), 4096), 0);
+    assert_false(sink_entry_end(fixture.sink, true, &fixture.err));
+    assert_non_null(strstr(fixture.err.message, "has 4096 bytes, should be 1048576"));
+    assert_false(temp_dir_exists(&fixture.dir, SEGMENT_3));
+    assert_int_equal(mark_of(&fixture), 0);
+    tear_down(&fixture);
+}
+
+static void
+test_opaque_archive(void **state)
+{
+    Fixture fixture;
+
+    (void)state;
+    set_up(&fixture);
+    open_dir(&fixture);
+    assert_false(sink_data(fixture.sink, span_of("tar"), &fixture.err));
+    assert_int_equal(fixture.err.code, ERR_BUG);
+    tear_down(&fixture);
+}
+
+/* ---- what the system refuses ---- */
+
+static void
+test_directories(void **state)
+{
+    Fixture fixture;
+
+    (void)state;
+    set_up(&fixture);
+    fixture.config.directory = temp_dir_path(&fixture.dir, "missing");
+    assert_null(wal_dir_new(&fixture.config, &fixture.err));
+    assert_int_equal(fixture.err.code, ERR_SYSTEM);
+    assert_int_equal(fixture.err.sys_errno, ENOENT);
+    assert_non_null(strstr(fixture.err.message, "missing\": No such file or directory"));
+
+    temp_dir_mkdir(&fixture.dir, "bare");
+    fixture.config.directory = temp_dir_path(&fixture.dir, "bare");
+    assert_null(wal_dir_new(&fixture.config, &fixture.err));
+    assert_int_equal(fixture.err.sys_errno, ENOENT);
+    assert_non_null(strstr(fixture.err.message, "bare/archive_status"));
+
+    temp_dir_write(&fixture.dir, "file", "", 0);
+    fixture.config.directory = temp_dir_path(&fixture.dir, "file");
+    assert_null(wal_dir_new(&fixture.config, &fixture.err));
+    assert_int_equal(fixture.err.sys_errno, ENOTDIR);
+
+    fixture.config.directory = fixture.dir.path;
+    fixture.config.segment_size = 12345;
+    assert_null(wal_dir_new(&fixture.config, &fixture.err));
+    assert_int_equal(fixture.err.code, ERR_BUG);
+    tear_down(&fixture);
+}
+
+/* The directory goes away in mid-stream. */
+static void
+test_directory_vanishes(void **state)
+{
+    Fixture fixture;
+
+    (void)state;
+    set_up(&fixture);
+    open_dir(&fixture);
+    temp_dir_remove(&fixture.dir);
+    assert_false(begin(&fixture, SEGMENT_3, MB));
+    assert_int_equal(fixture.err.code, ERR_SYSTEM);
+    assert_int_equal(fixture.err.sys_errno, ENOENT);
+    tear_down(&fixture);
+}
+
+static void
+test_partial_is_a_directory(void **state)
+{
+    Fixture fixture;
+
+    (void)state;
+    set_up(&fixture);
+    temp_dir_mkdir(&fixture.dir, SEGMENT_3 ".partial");
+    open_dir(&fixture);
+    assert_false(begin(&fixture, SEGMENT_3, MB));
+    assert_int_equal(fixture.err.sys_errno, EISDIR);
+    tear_down(&fixture);
+}
+
+static void
+test_done_cannot_be_made(void **state)
+{
+    Fixture fixture;
+
+    (void)state;
+    set_up(&fixture);
+    temp_dir_mkdir(&fixture.dir, "archive_status/" SEGMENT_3 ".done");
+    open_dir(&fixture);
+    assert_false(push_segment(&fixture, SEGMENT_3, 1, MB, true));
+    assert_int_equal(fixture.err.sys_errno, EISDIR);
+    /* The segment itself is complete and durable nevertheless. */
+    assert_int_equal(mark_of(&fixture), START_4);
+    assert_content(&fixture, SEGMENT_3, wal_bytes(1), MB);
+    tear_down(&fixture);
+}
+
+/* A full disk, as far as the stage can tell: writing, then padding. */
+static void
+test_writes_fail(void **state)
+{
+    static const struct {
+        size_t len; /* of WAL, before the end */
+        WalRemainder remainder;
+    } cases[] = {{1024 * 1024, WAL_KEEP_PARTIAL}, {100000, WAL_PAD}};
+
+    (void)state;
+    (void)signal(SIGXFSZ, SIG_IGN);
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        struct rlimit before;
+        struct rlimit limit;
+        Fixture fixture;
+        bool ok;
+
+        set_up(&fixture);
+        fixture.config.remainder = cases[i].remainder;
+        open_dir(&fixture);
+        assert_int_equal(getrlimit(RLIMIT_FSIZE, &before), 0);
+        limit = before;
+        limit.rlim_cur = 600000;
+        assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
+        ok = push_segment(&fixture, SEGMENT_3, 1, cases[i].len, cases[i].len == MB);
+        assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);
+
+        assert_false(ok);
+        assert_int_equal(fixture.err.code, ERR_SYSTEM);
+        assert_int_equal(fixture.err.sys_errno, EFBIG);
+        assert_non_null(strstr(fixture.err.message, SEGMENT_3 ".partial"));
+        assert_int_equal(mark_of(&fixture), 0);
+        assert_false(temp_dir_exists(&fixture.dir, SEGMENT_3));
+        assert_true(temp_dir_exists(&fixture.dir, SEGMENT_3 ".partial"));
+        tear_down(&fixture);
+    }
+    (void)signal(SIGXFSZ, SIG_DFL);
+}
+
+/* All that the stage does with syncs and renames in it. */
+static bool
+whole_run(Fixture *fixture)
+{
+    return push_history(fixture, "00000002.history", "1\t0/1\tx\n") &&
+           begin(fixture, SEGMENT_3, MB) && push_wal(fixture, 1, 0, 5000) &&
+           sink_flush(fixture->sink, START_3 + 5000, &fixture->err) &&
+           push_wal(fixture, 1, 5000, MB - 5000) &&
+           sink_entry_end(fixture->sink, true, &fixture->err) &&
+           push_segment(fixture, SEGMENT_4, 2, 9000, false) && finish(fixture);
+}
+
+/* The largest mark that the successful operations so far allow. */
+static Lsn
+allowed_mark(const char *log, WalRemainder remainder)
+{
+    const char *flushed = strstr(log, "fdatasync " SEGMENT_3);
+    const char *renamed = strstr(log, "rename " SEGMENT_3);
+    const char *last = strstr(log, "fdatasync " SEGMENT_4);
+
+    if (last != NULL)
+        last = strstr(last, remainder == WAL_PAD ? "rename" : "fsync DIR");
+    if (last != NULL && remainder == WAL_PAD)
+        last = strstr(last, "fsync DIR");
+    if (last != NULL)
+        return START_4 + 9000;
+    if (renamed != NULL && strstr(renamed, "fsync DIR") != NULL)
+        return START_4;
+    if (flushed != NULL && strstr(flushed, "fsync DIR") != NULL)
+        return START_3 + 5000;
+    return 0;
+}
+
+/* Each sync and rename fails once: one error, the stage is dead, and the mark never claims more. */
+static void
+test_each_sync_fails(void **state)
+{
+    static const WalRemainder remainders[] = {WAL_KEEP_PARTIAL, WAL_PAD};
+
+    (void)state;
+    for (size_t i = 0; i < COUNT(remainders); i++) {
+        size_t fail_at = 0;
+        bool ok;
+
+        do {
+            Fixture fixture;
+            Error second = ERROR_INIT;
+            size_t line;
+
+            set_up(&fixture);
+            fixture.config.remainder = remainders[i];
+            open_dir(&fixture);
+            ops.fail_at = ++fail_at;
+            ok = whole_run(&fixture);
+            if (!ok) {
+                assert_int_equal(ops.calls, fail_at);
+                assert_int_equal(fixture.err.code, ERR_SYSTEM);
+                assert_int_equal(fixture.err.sys_errno, EIO);
+                /* Nobody tries again. */
+                assert_false(sink_flush(fixture.sink, START_4 + 9000, &second));
+                assert_string_equal(second.message, fixture.err.message);
+                assert_int_equal(ops.calls, fail_at);
+                /* Without the line of what failed. */
+                line = ops.log.len - 1;
+                while (line > 0 && ops.log.data[line - 1] != '\n')
+                    line--;
+                ops.log.data[line] = '\0';
+            }
+            assert_int_equal(mark_of(&fixture), allowed_mark(buf_text(&ops.log), remainders[i]));
+            assert_false(temp_dir_exists(&fixture.dir, "00000002.history.tmp"));
+            tear_down(&fixture);
+        } while (!ok);
+        /* history 3; flush 2; segment 3; the rest 2 or 3; archive_status. */
+        assert_int_equal(fail_at - 1, remainders[i] == WAL_PAD ? 12 : 11);
+    }
+}
+
+int
+main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_complete_segment),
+        cmocka_unit_test(test_no_sync),
+        cmocka_unit_test(test_no_archive_status),
+        cmocka_unit_test(test_file_mode),
+        cmocka_unit_test(test_kept_partial),
+        cmocka_unit_test(test_padded_remainder),
+        cmocka_unit_test(test_leftover_becomes_complete),
+        cmocka_unit_test(test_leftover_is_padded),
+        cmocka_unit_test(test_leftover_never_shrinks),
+        cmocka_unit_test(test_leftover_without_new_bytes),
+        cmocka_unit_test(test_existing_segment_is_refused),
+        cmocka_unit_test(test_abandoned),
+        cmocka_unit_test(test_flush),
+        cmocka_unit_test(test_flush_between_segments),
+        cmocka_unit_test(test_no_mark),
+        cmocka_unit_test(test_history),
+        cmocka_unit_test(test_empty_history),
+        cmocka_unit_test(test_history_exists),
+        cmocka_unit_test(test_history_cut_short),
+        cmocka_unit_test(test_history_too_large),
+        cmocka_unit_test(test_names),
+        cmocka_unit_test(test_kinds),
+        cmocka_unit_test(test_sizes),
+        cmocka_unit_test(test_file_shrinks),
+        cmocka_unit_test(test_opaque_archive),
+        cmocka_unit_test(test_directories),
+        cmocka_unit_test(test_directory_vanishes),
+        cmocka_unit_test(test_partial_is_a_directory),
+        cmocka_unit_test(test_done_cannot_be_made),
+        cmocka_unit_test(test_writes_fail),
+        cmocka_unit_test(test_each_sync_fails),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
