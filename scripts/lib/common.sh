@@ -6,8 +6,8 @@
 #     set -euo pipefail
 #     . "$(dirname "${BASH_SOURCE[0]}")/lib/common.sh"
 #
-# Sourcing it moves to the root of the source tree, from whatever directory the script was called, and
-# sets an ERR trap: a command that fails unexpectedly ends the script with one line saying during which
+# Sourcing it moves to the root of the source tree, from whatever directory the script was called,
+# and sets an ERR trap: a command that fails unexpectedly ends the script with a line that names the
 # step. Standard output is left to the script's result; all these functions talk on standard error.
 #
 #     say MESSAGE              tell what is being done now; it is also the step the ERR trap names
@@ -17,10 +17,10 @@
 #     need_postgresql          install PostgreSQL 15, but no database cluster of the machine's own
 #     as_root CMD...           run a command as root: directly, or through sudo
 #     plain_user               print the name of the user that as_plain_user runs commands as
-#     as_plain_user CMD...     run a command as an ordinary user, because PostgreSQL refuses to be root
+#     as_plain_user CMD...     run a command as an ordinary user: PostgreSQL refuses to be root
 #
-# Call die and need_* in the script's own shell, not inside $(...): there, die would end the substitution
-# only, and the ERR trap would add a second message.
+# Call die and need_* in the script's own shell, not inside $(...): there, die would only end the
+# substitution, and the ERR trap would add a second message.
 
 set -Eeuo pipefail
 
@@ -76,7 +76,8 @@ need_packages() {
 
 apt_get() {
     as_root env DEBIAN_FRONTEND=noninteractive \
-        apt-get -qq -y --no-install-recommends -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 "$@" >&2
+        apt-get -qq -y --no-install-recommends \
+        -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 "$@" >&2
 }
 
 need_command() {
@@ -84,8 +85,8 @@ need_command() {
     command -v "$command" >/dev/null || need_packages "$package"
 }
 
-# The package would create and start a database cluster on port 5432. A drop-in file switches that off for
-# the time of the installation; a PostgreSQL that is installed already is left as it is.
+# The package would create and start a database cluster on port 5432. A drop-in file switches that
+# off for the time of the installation; a PostgreSQL that is installed already is left as it is.
 need_postgresql() {
     local packages=(postgresql-15 postgresql-client-15)
     local drop_in=/etc/postgresql-common/createcluster.d/pgstow-no-main-cluster.conf

@@ -5,6 +5,7 @@
 
 #define PROGRESS_INTERVAL_MS 1000
 
+PRINTF_LIKE(3, 0)
 static void
 call_formatted(void (*callback)(void *ctx, const char *message), void *ctx, const char *fmt,
                va_list args)

@@ -83,6 +83,7 @@ static bool
 parse_max_rate(const char *value, uint32_t *ret_rate)
 {
     char *end;
+    const char *unit;
     double rate;
 
     errno = 0;
@@ -100,6 +101,7 @@ parse_max_rate(const char *value, uint32_t *ret_rate)
         return false;
     }
     end += strspn(end, " \t\n\r\f\v");
+    unit = end;
     if (*end == 'k') {
         end++;
     } else if (*end == 'M') {
@@ -108,11 +110,12 @@ parse_max_rate(const char *value, uint32_t *ret_rate)
     }
     end += strspn(end, " \t\n\r\f\v");
     if (*end != '\0') {
-        log_error("invalid --max-rate unit: \"%s\"", end);
+        log_error("invalid --max-rate unit: \"%s\"", unit);
         return false;
     }
     if (rate < 32 || rate > 1048576) {
         log_error("transfer rate \"%s\" is out of range", value);
+        log_hint("It must be between 32 and 1048576 kB/s (1024M).");
         return false;
     }
     *ret_rate = (uint32_t)rate;

@@ -1,6 +1,8 @@
 /*
  * pgstow receivewal: stream WAL into a directory, again and again, until told to stop.
  */
+#include <dirent.h>
+#include <errno.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,7 +12,6 @@
 #include "cmd/connect.h"
 #include "cmd/log.h"
 #include "cmd/signals.h"
-#include "common/file.h"
 #include "pgformat/walfile.h"
 #include "walrecv/walrecv.h"
 
@@ -50,6 +51,8 @@ typedef struct Request {
     bool no_loop;
     bool no_sync;
     bool verbose;
+    bool connected; /* at least once */
+    PasswordAnswer password;
 } Request;
 
 static bool
@@ -247,13 +250,14 @@ receive(const Request *request, Conn *conn, uint32_t segment_size, Error *err)
 }
 
 static WalRunResult
-stream_once(const Request *request, Error *err)
+stream_once(Request *request, Error *err)
 {
     Conn *conn = conn_open(&request->conn, err);
     uint32_t segment_size;
 
     if (conn == NULL)
         return WAL_RUN_FAILED;
+    request->connected = true;
     if (!repl_segment_size(conn, &segment_size, err)) {
         conn_free(conn);
         return WAL_RUN_FAILED;
@@ -263,10 +267,15 @@ stream_once(const Request *request, Error *err)
 
 /* ---- again and again ---- */
 
-/* What another try can mend: the server or the way to it. Our disk and our options it cannot. */
+/*
+ * What another try can mend: the server or the way to it. Our disk and our options it cannot, and a
+ * first connection that fails is more likely a mistake in the options than a server that is away.
+ */
 static bool
-worth_a_retry(const Error *err)
+worth_a_retry(const Request *request, const Error *err)
 {
+    if (!request->connected)
+        return false;
     return err->code == ERR_CONNECTION || err->code == ERR_SERVER || err->code == ERR_PROTOCOL;
 }
 
@@ -274,7 +283,7 @@ worth_a_retry(const Error *err)
 static bool
 wait_to_retry(const Request *request, const Stop *stop, const Error *failure, Error *err)
 {
-    if (!worth_a_retry(failure)) {
+    if (!worth_a_retry(request, failure)) {
         *err = *failure;
         return false;
     }
@@ -282,22 +291,31 @@ wait_to_retry(const Request *request, const Stop *stop, const Error *failure, Er
     if (request->no_loop)
         return error_set(err, ERR_CONNECTION, "disconnected");
     log_info("disconnected; waiting %d seconds to try again", RETRY_SECONDS);
-    return runtime_wait(-1, 0, RETRY_SECONDS * 1000, stop, NULL, err) != WAIT_FAILED;
+    return runtime_wait(-1, 0, INT64_C(1000) * RETRY_SECONDS, stop, NULL, err) != WAIT_FAILED;
+}
+
+/* A directory that is not there is a mistake to tell before anybody is connected to. */
+static bool
+check_directory(const char *path, Error *err)
+{
+    DIR *dir = opendir(path);
+
+    if (dir == NULL)
+        return error_set_errno(err, errno, "could not open directory \"%s\"", path);
+    (void)closedir(dir);
+    return true;
 }
 
 static bool
 stream(void *ctx, Stop *stop, Error *err)
 {
     Request *request = ctx;
-    DirState state;
 
     request->conn.stop = stop;
     if (request->create_slot || request->drop_slot)
         return act_on_slot(request, err);
-    if (!dir_state(request->directory, &state, err))
+    if (!check_directory(request->directory, err))
         return false;
-    if (state == DIR_MISSING)
-        return error_set(err, ERR_USAGE, "directory \"%s\" does not exist", request->directory);
 
     while (!stop_requested(stop)) {
         Error failure = ERROR_INIT;
@@ -328,6 +346,7 @@ run(const Command *command, int argc, char **argv)
     int count;
     char **rest;
 
+    request.conn.ask_ctx = &request.password;
     switch (options_read(command, argc, argv, take_option, &request, &count, &rest)) {
     case OPTIONS_READ:
         break;

@@ -1,6 +1,7 @@
 /*
  * pgstow verifybackup: the options of pg_verifybackup.
  */
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,6 +12,7 @@
 #include "cmd/signals.h"
 #include "common/bytes.h"
 #include "common/file.h"
+#include "common/runtime.h"
 #include "verify/verify.h"
 
 static const Option options[] = {
@@ -37,6 +39,11 @@ typedef struct Request {
     bool quiet;
     bool show_progress;
     uint64_t problems; /* how many were found */
+    /* What the last progress line said. */
+    bool progress_shown;
+    bool line_open; /* the cursor is still on it */
+    uint64_t shown_done;
+    int64_t shown_ms;
 } Request;
 
 static bool
@@ -128,8 +135,10 @@ take_directory(Request *request, int count, char **rest)
         return out_of_memory();
     path_canonicalize(request->directory);
     request->verify.directory = request->directory;
-    if (request->show_progress && request->quiet)
-        return options_conflict("cannot specify both -P/--progress and -q/--quiet");
+    if (request->show_progress && request->quiet) {
+        log_error("cannot specify both -P/--progress and -q/--quiet");
+        return false;
+    }
     return true;
 }
 
@@ -156,42 +165,130 @@ request_free(Request *request)
 
 /* ---- what is shown ---- */
 
+#define PROGRESS_INTERVAL_MS 1000
+
+/* Before something else is said on the terminal. */
+static void
+end_progress_line(Request *request)
+{
+    if (request->line_open)
+        (void)fputc('\n', stderr);
+    request->line_open = false;
+}
+
 static bool
 show_problem(void *ctx, const Problem *problem)
 {
-    const Request *request = ctx;
+    Request *request = ctx;
 
+    end_progress_line(request);
     log_error("%s", problem->message);
     return !request->exit_on_error;
+}
+
+static bool
+progress_due(const Request *request, const VerifyProgress *progress)
+{
+    if (!request->progress_shown)
+        return true;
+    if (progress->done == request->shown_done)
+        return false;
+    return progress->done == progress->total ||
+           clock_ms() - request->shown_ms >= PROGRESS_INTERVAL_MS;
 }
 
 static void
 show_progress(void *ctx, const VerifyProgress *progress)
 {
+    Request *request = ctx;
     unsigned long long done = progress->done / 1024;
     unsigned long long total = progress->total / 1024;
     int percent = total == 0 ? 100 : (int)(done * 100 / total);
     bool last = progress->done == progress->total;
     char whole[32];
 
-    (void)ctx;
+    if (!progress_due(request, progress))
+        return;
+    request->progress_shown = true;
+    request->shown_done = progress->done;
+    request->shown_ms = clock_ms();
+    request->line_open = !last && isatty(STDERR_FILENO) == 1;
     (void)snprintf(whole, sizeof whole, "%llu", total);
     (void)fprintf(stderr, "%*llu/%s kB (%d%%) verified%c", (int)strlen(whole), done, whole, percent,
-                  !last && isatty(STDERR_FILENO) == 1 ? '\r' : '\n');
+                  request->line_open ? '\r' : '\n');
 }
 
 /* ---- the command ---- */
 
 static bool
+is_there(const char *directory, const char *name, bool *ret_there, Error *err)
+{
+    char *path = path_join(directory, name, err);
+
+    if (path == NULL)
+        return false;
+    *ret_there = access(path, F_OK) == 0;
+    free(path);
+    return true;
+}
+
+/* Archives where files should be: a report of every file as missing would only mislead. */
+static bool
+refuse_tar(const char *directory, Error *err)
+{
+    static const char *const archives[] = {"base.tar", "base.tar.gz", "base.tgz", "base.tar.lz4",
+                                           "base.tar.zst"};
+    bool there;
+
+    if (!is_there(directory, "PG_VERSION", &there, err))
+        return false;
+    if (there)
+        return true;
+    for (size_t i = 0; i < sizeof archives / sizeof archives[0]; i++) {
+        if (!is_there(directory, archives[i], &there, err))
+            return false;
+        if (!there)
+            continue;
+        (void)error_set(err, ERR_UNSUPPORTED,
+                        "backup \"%s\" is in tar format, which is not available in pgstow %s",
+                        directory, PGSTOW_VERSION);
+        return error_hint(err, "Unpack its archives into a directory (pg_wal.tar into pg_wal), "
+                               "copy backup_manifest there, and verify that.");
+    }
+    return true;
+}
+
+/* No manifest, but what one is called before all is well: tell what that means. */
+static void
+explain_missing_manifest(const Request *request, Error *err)
+{
+    Error ignored = ERROR_INIT;
+    bool missing = err->code == ERR_SYSTEM && err->sys_errno == ENOENT;
+    bool there = false;
+
+    if (missing && request->verify.manifest_path == NULL &&
+        is_there(request->directory, "backup_manifest.tmp", &there, &ignored) && there)
+        (void)error_hint(err, "There is a backup_manifest.tmp: this backup was never completed, or "
+                              "the server found damaged pages while it was taken.");
+}
+
+static bool
 verify(void *ctx, Stop *stop, Error *err)
 {
     Request *request = ctx;
+    bool ok;
 
     request->verify.stop = stop;
     request->verify.problems = (ProblemSink){.report = show_problem, .ctx = request};
+    request->verify.progress_ctx = request;
     if (request->show_progress)
         request->verify.progress = show_progress;
-    return verify_plain(&request->verify, &request->problems, err);
+    ok = refuse_tar(request->directory, err) &&
+         verify_plain(&request->verify, &request->problems, err);
+    end_progress_line(request);
+    if (!ok)
+        explain_missing_manifest(request, err);
+    return ok;
 }
 
 static int

@@ -5,6 +5,9 @@
 #include <string.h>
 #include <termios.h>
 
+#include "cmd/signals.h"
+#include "common/runtime.h"
+
 bool
 connect_option(ConnConfig *config, int id, const char *value)
 {
@@ -62,22 +65,20 @@ prompt(FILE *in, FILE *out, char password[PASSWORD_MAX])
     (void)fputs("Password: ", out);
     (void)fflush(out);
     ok = read_line(in, password);
-    if (terminal) {
+    if (terminal)
         (void)tcsetattr(fileno(in), TCSAFLUSH, &shown);
-        (void)fputc('\n', out);
-        (void)fflush(out);
-    }
+    (void)fputc('\n', out);
+    (void)fflush(out);
     return ok;
 }
 
-bool
-connect_ask_password(void *ctx, char password[PASSWORD_MAX], Error *err)
+static bool
+ask_person(char password[PASSWORD_MAX], Error *err)
 {
     FILE *in = fopen("/dev/tty", "r");
     FILE *out = fopen("/dev/tty", "w");
     bool ok;
 
-    (void)ctx;
     /* Without a terminal the password may come from a pipe, as with the stock tools. */
     if (in != NULL && out != NULL)
         ok = prompt(in, out, password);
@@ -87,7 +88,27 @@ connect_ask_password(void *ctx, char password[PASSWORD_MAX], Error *err)
         (void)fclose(in);
     if (out != NULL)
         (void)fclose(out);
+    if (!ok && signals_received() != 0)
+        return error_set_stopped(err);
     if (!ok)
         return error_set(err, ERR_USAGE, "could not read a password: no terminal and no input");
+    return true;
+}
+
+bool
+connect_ask_password(void *ctx, char password[PASSWORD_MAX], Error *err)
+{
+    PasswordAnswer *answer = ctx;
+
+    if (answer != NULL && answer->given) {
+        memcpy(password, answer->password, PASSWORD_MAX);
+        return true;
+    }
+    if (!ask_person(password, err))
+        return false;
+    if (answer != NULL) {
+        memcpy(answer->password, password, PASSWORD_MAX);
+        answer->given = true;
+    }
     return true;
 }

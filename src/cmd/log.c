@@ -13,7 +13,14 @@ static const char *const part_names[PART_COUNT] = {"error", "warning", "note", "
 
 static const char *the_progname = "pgstow";
 static bool coloured;
-static char colours[PART_COUNT][24] = {"01;31", "01;35", "01;36", "01"};
+
+typedef struct Colour {
+    bool on;
+    char sgr[24]; /* what stands between ESC [ and m */
+} Colour;
+
+static Colour colours[PART_COUNT] = {
+    {true, "01;31"}, {true, "01;35"}, {true, "01;36"}, {true, "01"}};
 
 /* One "name=value" of PG_COLORS. */
 static void
@@ -23,16 +30,20 @@ set_colour(const char *item, size_t len)
         size_t name = strlen(part_names[part]);
 
         if (len > name && strncmp(item, part_names[part], name) == 0 && item[name] == '=' &&
-            len - name - 1 < sizeof colours[part]) {
-            memcpy(colours[part], item + name + 1, len - name - 1);
-            colours[part][len - name - 1] = '\0';
+            len - name - 1 < sizeof colours[part].sgr) {
+            memcpy(colours[part].sgr, item + name + 1, len - name - 1);
+            colours[part].sgr[len - name - 1] = '\0';
+            colours[part].on = true;
         }
     }
 }
 
+/* A part that the list does not name stays plain. */
 static void
 read_colours(const char *list)
 {
+    for (int part = 0; part < PART_COUNT; part++)
+        colours[part].on = false;
     while (*list != '\0') {
         size_t len = strcspn(list, ":");
 
@@ -65,26 +76,24 @@ log_progname(void)
 }
 
 static void
-print_part(Part part, const char *text)
+print_part(Part part, const char *text, const char *behind)
 {
-    if (coloured)
-        (void)fprintf(stderr, "\33[%sm%s\33[0m", colours[part], text);
+    if (coloured && colours[part].on)
+        (void)fprintf(stderr, "\33[%sm%s%s\33[0m", colours[part].sgr, text, behind);
     else
-        (void)fputs(text, stderr);
+        (void)fprintf(stderr, "%s%s", text, behind);
 }
 
+PRINTF_LIKE(3, 0)
 static void
 print_line(Part part, const char *label, const char *fmt, va_list args)
 {
     /* One write for a line: other threads and the server's notices go to standard error too. */
     flockfile(stderr);
     (void)fflush(stdout);
-    print_part(PART_LOCUS, the_progname);
-    print_part(PART_LOCUS, ": ");
-    if (label != NULL) {
-        print_part(part, label);
-        (void)fputc(' ', stderr);
-    }
+    print_part(PART_LOCUS, the_progname, ": ");
+    if (label != NULL)
+        print_part(part, label, " ");
     (void)vfprintf(stderr, fmt, args);
     (void)fputc('\n', stderr);
     funlockfile(stderr);

@@ -45,8 +45,8 @@ find_command(const char *name)
 static void
 print_overview(void)
 {
-    (void)printf("pgstow takes, checks and restores backups of PostgreSQL over its replication "
-                 "protocol.\n\n"
+    (void)printf("pgstow takes backups of PostgreSQL over its replication protocol and verifies "
+                 "them.\n\n"
                  "Usage:\n  pgstow COMMAND [OPTION]...\n\nCommands:\n");
     for (size_t i = 0; i < COMMAND_COUNT; i++)
         (void)printf("  %-22s %s\n", commands[i]->name, commands[i]->brief);

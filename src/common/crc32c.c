@@ -95,7 +95,7 @@ crc32c_portable(uint32_t crc, const void *data, size_t len)
 #if defined(__x86_64__)
 #include <nmmintrin.h>
 
-#define LANE_BYTES 4096u
+#define LANE_BYTES ((size_t)4096)
 
 static uint32_t lane_factor; /* x^(8 * LANE_BYTES) */
 static bool have_instruction;
@@ -157,8 +157,7 @@ crc32c(uint32_t crc, const void *data, size_t len)
     if (!have_instruction)
         return crc32c_portable(crc, data, len);
     crc = ~crc;
-    for (; len >= (size_t)3 * LANE_BYTES;
-         at += (size_t)3 * LANE_BYTES, len -= (size_t)3 * LANE_BYTES)
+    for (; len >= 3 * LANE_BYTES; at += 3 * LANE_BYTES, len -= 3 * LANE_BYTES)
         crc = crc_three_lanes(crc, at);
     return ~crc_one_lane(crc, at, len);
 }

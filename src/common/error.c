@@ -4,9 +4,17 @@
 #include <stdio.h>
 #include <string.h>
 
+/* Here they are defined; the header's macros are for those who call them. */
+#undef error_set
+#undef error_set_errno
+#undef error_set_memory
+#undef error_context
+#undef error_hint
+
 static void error_format(Error *err, ErrorCode code, const char *fmt, va_list args)
     PRINTF_LIKE(3, 0);
 
+PRINTF_LIKE(3, 0)
 static void
 error_format(Error *err, ErrorCode code, const char *fmt, va_list args)
 {

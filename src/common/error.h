@@ -57,6 +57,23 @@ bool error_context(Error *err, const char *fmt, ...) PRINTF_LIKE(2, 3);
 /* Attach a hint: a full sentence. */
 bool error_hint(Error *err, const char *fmt, ...) PRINTF_LIKE(2, 3);
 
+/*
+ * They return false in the eyes of compilers and analysers too, who see only one file at a time:
+ * "return error_set(...)" is a failure, and no path goes on behind it.
+ */
+static inline bool
+error_false(bool result)
+{
+    (void)result;
+    return false;
+}
+
+#define error_set(...)        error_false(error_set(__VA_ARGS__))
+#define error_set_errno(...)  error_false(error_set_errno(__VA_ARGS__))
+#define error_set_memory(err) error_false(error_set_memory(err))
+#define error_context(...)    error_false(error_context(__VA_ARGS__))
+#define error_hint(...)       error_false(error_hint(__VA_ARGS__))
+
 /* Says at the call that a failure changes nothing: clean-up after an error that is kept already. */
 static inline void
 error_ignored(bool ok)

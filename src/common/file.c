@@ -248,10 +248,8 @@ path_canonicalize(char *path)
         bool up = part == 2 && from[0] == '.' && from[1] == '.';
         bool last_is_up = len - last == 2 && path[last] == '.' && path[last + 1] == '.';
 
-        if (part == 0 || (part == 1 && from[0] == '.')) {
-            /* nothing to keep */
-        } else if (up && absolute && len == root) {
-            /* the root's parent is the root */
+        if (part == 0 || (part == 1 && from[0] == '.') || (up && absolute && len == root)) {
+            /* nothing to keep: the root's parent is the root */
         } else if (up && len > root && !last_is_up) {
             len = last > root ? last - 1 : root;
         } else {

@@ -47,6 +47,7 @@ stop_requested(const Stop *stop)
     return atomic_load(&stop->requested);
 }
 
+#undef error_set_stopped
 bool
 error_set_stopped(Error *err)
 {

@@ -28,6 +28,7 @@ bool stop_requested(const Stop *stop);
 
 /* ERR_STOPPED, "stopped". */
 bool error_set_stopped(Error *err);
+#define error_set_stopped(err) error_false(error_set_stopped(err))
 
 typedef enum WaitResult {
     WAIT_READY,   /* the descriptor is ready */

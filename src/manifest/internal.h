@@ -67,6 +67,29 @@ bool json_feed(JsonParser *parser, Span bytes, Error *err) MUST_USE;
 /* The input ends here: it must have been one complete value. */
 bool json_finish(JsonParser *parser, Error *err) MUST_USE;
 
+/* ---- the manifest's own checksum ---- */
+
+/* The server's last line has 91 bytes; this leaves room for other layouts of it. */
+#define LAST_LINE_LIMIT 1024
+
+/* Fed with the whole text in pieces of any size; line_digest_free takes any state but an unset one.
+ */
+typedef struct LineDigest {
+    Checksum checksum;
+    unsigned lines; /* ends of lines seen: 0, 1, or 2 for more */
+    bool ended;     /* the line held back is complete */
+    bool too_long;  /* the line was not held back */
+    size_t len;     /* of what is held back */
+    uint8_t held[LAST_LINE_LIMIT];
+} LineDigest;
+
+bool line_digest_begin(LineDigest *digest, Error *err) MUST_USE;
+bool line_digest_feed(LineDigest *digest, Span bytes, Error *err) MUST_USE;
+
+/* The text ends here: compare with the checksum that it states, in hex. */
+bool line_digest_check(LineDigest *digest, const char *stated, Error *err) MUST_USE;
+void line_digest_free(LineDigest *digest);
+
 /* ---- the model, while it is filled ---- */
 
 Manifest *manifest_new(Error *err) MUST_USE;
@@ -76,5 +99,28 @@ void manifest_set_system_id(Manifest *manifest, uint64_t system_id);
 /* Copies what `file` borrows. A path for the second time is an ERR_FORMAT. */
 bool manifest_add_file(Manifest *manifest, const ManifestFile *file, Error *err) MUST_USE;
 bool manifest_add_wal_range(Manifest *manifest, const ManifestWalRange *range, Error *err) MUST_USE;
+
+/* ---- from text ---- */
+
+enum {
+    FILE_PATH,
+    FILE_ENCODED_PATH,
+    FILE_SIZE,
+    FILE_MODIFIED,
+    FILE_ALGORITHM,
+    FILE_CHECKSUM,
+    FILE_FIELDS
+};
+enum { RANGE_TIMELINE, RANGE_START, RANGE_END };
+
+/* Judge the values of one object's keys, NULL for a key that did not come, and add the entry. */
+bool entry_add_file(Manifest *manifest, const char *const fields[], Error *err) MUST_USE;
+bool entry_add_wal_range(Manifest *manifest, const char *const fields[], Error *err) MUST_USE;
+
+/* ERR_FORMAT, PARSE_ERROR and `what`; returns false. */
+bool parse_refuse(Error *err, const char *what);
+
+/* Digits, with or without "-" before them: an integer, whether it fits or not. */
+bool text_is_integer(const char *text);
 
 #endif

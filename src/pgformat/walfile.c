@@ -43,9 +43,10 @@ void
 wal_segment_name(char name[WAL_NAME_SIZE], TimeLineID timeline, uint64_t number,
                  uint32_t segment_size)
 {
-    uint64_t per_log = LOG_FILE_SIZE / segment_size;
+    uint64_t per_log;
 
     assert(wal_segment_size_valid(segment_size));
+    per_log = LOG_FILE_SIZE / segment_size;
     (void)snprintf(name, WAL_NAME_SIZE, "%08X%08X%08X", timeline, (uint32_t)(number / per_log),
                    (uint32_t)(number % per_log));
 }
@@ -75,12 +76,13 @@ bool
 wal_segment_parse(const char *name, uint32_t segment_size, TimeLineID *ret_timeline,
                   uint64_t *ret_number)
 {
-    uint64_t per_log = LOG_FILE_SIZE / segment_size;
+    uint64_t per_log;
     uint32_t timeline;
     uint32_t log;
     uint32_t segment;
 
     assert(wal_segment_size_valid(segment_size));
+    per_log = LOG_FILE_SIZE / segment_size;
     if (!hex8_parse(name, &timeline) || !hex8_parse(name + 8, &log) ||
         !hex8_parse(name + 16, &segment) || name[24] != '\0')
         return false;

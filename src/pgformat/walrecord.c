@@ -330,17 +330,17 @@ record_is(const WalParser *parser, uint8_t info)
     return parser->header[17] == RMGR_XLOG && (parser->header[16] & 0xF0) == info;
 }
 
-static bool
+static void
 length_check(WalParser *parser)
 {
     uint32_t length = get_le32(parser->header);
 
     if (length == 0)
-        return damage_set(parser, parser->record, "no record");
-    if (length < RECORD_HEADER || length > RECORD_MAX)
-        return damage_set(parser, parser->record, "invalid record length %u", length);
-    parser->left = length - parser->header_len;
-    return true;
+        (void)damage_set(parser, parser->record, "no record");
+    else if (length < RECORD_HEADER || length > RECORD_MAX)
+        (void)damage_set(parser, parser->record, "invalid record length %u", length);
+    else
+        parser->left = length - parser->header_len;
 }
 
 static bool
@@ -419,7 +419,7 @@ take_record_header(WalParser *parser, Span bytes)
     if (parser->header_len < want)
         return used;
     if (want == RECORD_LENGTH_KNOWN) {
-        (void)length_check(parser);
+        length_check(parser);
     } else if (header_check(parser)) {
         parser->crc = 0;
         parser->phase = PHASE_BODY;

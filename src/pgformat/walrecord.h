@@ -20,7 +20,7 @@ typedef struct WalParserConfig {
     Lsn start;             /* a record begins here or, when it is no record boundary, behind it: the
                             * parser moves forward to the first record of that page or a later one */
     uint32_t segment_size; /* bytes, valid */
-    TimeLineID timeline;   /* pages of newer timelines are damage; older ones are inherited; 0: any */
+    TimeLineID timeline;   /* pages of newer ones are damage, older ones are inherited; 0: any */
     uint64_t system_id;    /* 0: whatever the first long page header says */
 } WalParserConfig;
 

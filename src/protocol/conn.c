@@ -31,9 +31,8 @@ typedef struct Pin {
     const char *port;
 } Pin;
 
-#define PARAMS_OWN                                                                                 \
-    16 /* more than what is added to a connection string, and the NULL at the end                  \
-        */
+/* More than what is added to a connection string, and the NULL at the end. */
+#define PARAMS_OWN 16
 
 /* An absent or empty value changes nothing, as in libpq. */
 static void
@@ -72,7 +71,7 @@ params_parse(Params *params, const char *conninfo, Error *err)
         return true;
     if (why == NULL)
         return error_set_memory(err);
-    error_set_libpq(err, ERR_USAGE, why);
+    (void)error_set_libpq(err, ERR_USAGE, why);
     PQfreemem(why);
     return false;
 }
@@ -125,8 +124,7 @@ params_build(Params *params, const ConnConfig *config, const Pin *pin, const cha
     if (params->keywords == NULL || params->values == NULL)
         return false;
 
-    /* The server ignores the database of a physical connection; the password file is asked for it.
-     */
+    /* The server ignores the database here; the password file is asked for it. */
     params_add(params, "dbname", "replication");
     params_add_parsed(params, pin);
     params_add(params, "replication", "true");
@@ -261,6 +259,7 @@ conn_adopt(PGconn *pg, const ConnConfig *config, Error *err)
         return NULL;
     }
     conn->pg = pg;
+    conn->send_timeout_ms = SEND_TIMEOUT_MS;
     conn->stop = config->stop;
     conn->encrypted = PQsslInUse(pg) || PQgssEncInUse(pg);
     if (!conn_check_server(conn, err)) {

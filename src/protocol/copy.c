@@ -13,12 +13,6 @@
 
 #include "protocol/internal.h"
 
-/*
- * How long a server may leave no room for a message of ours. It reads them between any two of its
- * own, so one that does not has hung, or the network has.
- */
-#define SEND_TIMEOUT_MS 30000
-
 void
 copy_enter(Conn *conn, ConnMode mode)
 {
@@ -212,11 +206,11 @@ server_listens(Conn *conn)
 static bool
 sent(Conn *conn, int put, Error *err)
 {
-    const CopyWait patience = {.timeout_ms = SEND_TIMEOUT_MS};
+    const CopyWait patience = {.timeout_ms = conn->send_timeout_ms};
     Error failure = ERROR_INIT;
 
     if (put != 1)
-        error_set_libpq(&failure, ERR_CONNECTION, PQerrorMessage(conn->pg));
+        (void)error_set_libpq(&failure, ERR_CONNECTION, PQerrorMessage(conn->pg));
     else if (conn_flush(conn, &patience, &failure))
         return true;
     if (PQstatus(conn->pg) == CONNECTION_BAD)

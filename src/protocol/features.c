@@ -6,7 +6,7 @@ server_features(int version, const char *version_text, ServerFeatures *ret_featu
     int major = version / 10000;
 
     if (major < SERVER_MAJOR_MIN || major > SERVER_MAJOR_MAX) {
-        error_set(err, ERR_UNSUPPORTED, "incompatible server version %s", version_text);
+        (void)error_set(err, ERR_UNSUPPORTED, "incompatible server version %s", version_text);
         return error_hint(err, "Servers of the major versions %d to %d are supported.",
                           SERVER_MAJOR_MIN, SERVER_MAJOR_MAX);
     }

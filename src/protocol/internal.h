@@ -15,11 +15,18 @@
 
 #include "protocol/protocol.h"
 
+#define SEND_TIMEOUT_MS 30000
+
 typedef enum ConnMode { MODE_COMMAND, MODE_COPY_OUT, MODE_COPY_BOTH } ConnMode;
 
 struct Conn {
     PGconn *pg;
     ServerFeatures features;
+    /*
+     * How long the server may leave no room for a message of ours. It reads them between any two of its
+     * own, so one that does not has hung, or the network has.
+     */
+    int64_t send_timeout_ms;
     const Stop *stop; /* of the ConnConfig: ends the commands that take no Stop of their own */
     PGresult *ahead;  /* the next result, read already; NULL: none */
     ConnMode mode;

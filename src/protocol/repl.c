@@ -57,7 +57,7 @@ identity_read(const PGresult *result, ServerIdentity *identity, Error *err)
 bool
 repl_identify_system(Conn *conn, ServerIdentity *ret_identity, Error *err)
 {
-    PGresult *result;
+    PGresult *result = NULL;
     ServerIdentity identity;
     bool ok;
 
@@ -117,7 +117,7 @@ segment_size_read(const PGresult *result, uint32_t *ret_size, Error *err)
 bool
 repl_segment_size(Conn *conn, uint32_t *ret_size, Error *err)
 {
-    PGresult *result;
+    PGresult *result = NULL;
     bool ok;
 
     if (!run(conn, "SHOW wal_segment_size", PGRES_TUPLES_OK, &result, err))
@@ -162,7 +162,7 @@ group_access_read(const PGresult *result, bool *ret_group, Error *err)
 bool
 repl_group_access(Conn *conn, bool *ret_group, Error *err)
 {
-    PGresult *result;
+    PGresult *result = NULL;
     bool ok;
 
     if (!conn->features.group_access) {
@@ -301,7 +301,7 @@ bool
 repl_timeline_history(Conn *conn, TimeLineID timeline, Buf *content, Error *err)
 {
     char command[64];
-    PGresult *result;
+    PGresult *result = NULL;
     bool ok;
 
     (void)snprintf(command, sizeof command, "TIMELINE_HISTORY %u", timeline);
@@ -331,7 +331,7 @@ static StreamStart
 start_result(Conn *conn, Error *err)
 {
     const CopyWait wait = wait_until(conn->stop);
-    PGresult *result;
+    PGresult *result = NULL;
     StreamStart start = STREAM_FAILED;
 
     if (!conn_next_result(conn, &wait, &result, err))

@@ -60,7 +60,7 @@ result_error(const Conn *conn, const PGresult *result, Error *err)
         return error_set_libpq(err,
                                PQstatus(conn->pg) == CONNECTION_BAD ? ERR_CONNECTION : ERR_PROTOCOL,
                                PQresultErrorMessage(result));
-    error_set_libpq(err, ERR_SERVER, PQresultErrorMessage(result));
+    (void)error_set_libpq(err, ERR_SERVER, PQresultErrorMessage(result));
     sqlstate = PQresultErrorField(result, PG_DIAG_SQLSTATE);
     (void)snprintf(err->sqlstate, sizeof err->sqlstate, "%s", sqlstate == NULL ? "" : sqlstate);
     return false;

@@ -237,8 +237,13 @@ add_children(SyncPool *pool, int fd, const char *path, Error *err)
         file_close_quietly(own);
         return false;
     }
-    while (ok && (errno = 0, child = readdir(dir)) != NULL)
+    while (ok) {
+        errno = 0;
+        child = readdir(dir);
+        if (child == NULL)
+            break;
         ok = add_child(pool, fd, path, child, err);
+    }
     if (ok && errno != 0)
         ok = error_set_errno(err, errno, "could not read directory \"%s\"", path);
     (void)closedir(dir);

@@ -148,9 +148,9 @@ report_finding(Reporter *reporter, const ManifestFile *file, const FileFinding *
                       file->path);
     case FILE_OTHER_SIZE:
         problem.kind = PROBLEM_SIZE;
-        return report(reporter, &problem, err, "file \"%s\" should contain %llu bytes, but read %llu",
-                      file->path, (unsigned long long)file->size,
-                      (unsigned long long)finding->read);
+        return report(reporter, &problem, err,
+                      "file \"%s\" should contain %llu bytes, but read %llu", file->path,
+                      (unsigned long long)file->size, (unsigned long long)finding->read);
     case FILE_OTHER_LENGTH:
         return report_digest(reporter, file, DIGEST_OTHER_LENGTH, err);
     case FILE_DIFFERS:

@@ -57,11 +57,11 @@ bool path_set_covers(const PathSet *set, const char *path);
 void path_set_free(PathSet *set);
 
 typedef enum TreeWhat {
-    TREE_FILE,      /* a regular file */
-    TREE_ODD,       /* neither a file nor a directory, or a link that is not followed */
-    TREE_NO_STAT,   /* nothing can be learnt about it */
-    TREE_NO_OPEN,   /* a directory that cannot be opened */
-    TREE_NO_READ    /* a directory of which some entries could not be read */
+    TREE_FILE,    /* a regular file */
+    TREE_ODD,     /* neither a file nor a directory, or a link that is not followed */
+    TREE_NO_STAT, /* nothing can be learnt about it */
+    TREE_NO_OPEN, /* a directory that cannot be opened */
+    TREE_NO_READ  /* a directory of which some entries could not be read */
 } TreeWhat;
 
 typedef struct TreeItem {
@@ -82,9 +82,9 @@ typedef struct TreeWalk {
 } TreeWalk;
 
 /*
- * All files below the directory, depth first, names of one directory in byte order. Links are followed
- * only where PostgreSQL has them, to directories: pg_wal and pg_tblspc/<name> (the tablespaces).
- * An Error when the directory itself cannot be read.
+ * All files below the directory, depth first, names of one directory in byte order. Links are
+ * followed only where PostgreSQL has them, to directories: pg_wal and pg_tblspc/<name> (the
+ * tablespaces). An Error when the directory itself cannot be read.
  */
 bool tree_walk(const TreeWalk *walk, Error *err) MUST_USE;
 

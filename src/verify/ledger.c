@@ -1,7 +1,8 @@
 /*
  * Millions of files may pass, so a record is one piece of memory in large chunks: a fixed part, the
  * path, the digest at its type's length. Records follow each other in the order of arrival. A hash
- * table of pointers finds them by path; its hash is keyed, because the paths are the server's to choose.
+ * table of pointers finds them by path; its hash is keyed, because the paths are the server's to
+ * choose.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -31,7 +32,7 @@ struct Ledger {
     ChecksumType type;
     Chunk *first;
     Chunk *last;
-    Record **slots; /* open addressing; NULL: free */
+    Record **slots;    /* open addressing; NULL: free */
     size_t slot_count; /* a power of two */
     size_t count;
     uint64_t bytes;
@@ -141,8 +142,7 @@ find_slot(const Ledger *ledger, uint32_t hash, const char *path, size_t len)
     while (ledger->slots[at] != NULL) {
         const Record *record = ledger->slots[at];
 
-        if (record->hash == hash && record->path_len == len &&
-            memcmp(record->path, path, len) == 0)
+        if (record->hash == hash && record->path_len == len && memcmp(record->path, path, len) == 0)
             break;
         at = (at + 1) & mask;
     }
@@ -275,7 +275,8 @@ begin_entry(LedgerStage *stage, const Entry *entry, Error *err)
     if (entry->kind != ENTRY_FILE)
         return true;
     buf_clear(&stage->path);
-    if (stage->tablespace != 0 && !buf_printf(&stage->path, err, "pg_tblspc/%u/", stage->tablespace))
+    if (stage->tablespace != 0 &&
+        !buf_printf(&stage->path, err, "pg_tblspc/%u/", stage->tablespace))
         return false;
     if (!buf_printf(&stage->path, err, "%s", entry->path))
         return false;
@@ -389,8 +390,8 @@ compare_file(const Ledger *ledger, const ManifestFile *file, Reporter *reporter,
 
     if (record == NULL) {
         problem.kind = PROBLEM_MISSING;
-        return report(reporter, &problem, err,
-                      "\"%s\" is in the manifest but was not received", file->path);
+        return report(reporter, &problem, err, "\"%s\" is in the manifest but was not received",
+                      file->path);
     }
     if (record->size != file->size) {
         problem.kind = PROBLEM_SIZE;

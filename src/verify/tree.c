@@ -1,6 +1,6 @@
 /*
- * One directory at a time is read whole, closed, sorted and then worked on, so that neither the order
- * of the file system nor the depth of the tree (open descriptors) matters.
+ * One directory at a time is read whole, closed, sorted and then worked on, so that neither the
+ * order of the file system nor the depth of the tree (open descriptors) matters.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -204,32 +204,44 @@ level_add(Walker *walker, Level *level, DIR *dir, const char *name, Error *err)
 
 typedef enum LevelResult { LEVEL_READ, LEVEL_NO_OPEN, LEVEL_NO_READ, LEVEL_FAILED } LevelResult;
 
-/* The entries of the directory at walker->path, sorted; *ret_errnum says why not all. */
+/* All entries of the open directory; *ret_errnum says why not all. */
+static bool
+level_fill(Walker *walker, Level *level, DIR *dir, int *ret_errnum, Error *err)
+{
+    for (;;) {
+        struct dirent *entry;
+
+        errno = 0;
+        entry = readdir(dir);
+        if (entry == NULL)
+            break;
+        if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
+            continue;
+        if (!level_add(walker, level, dir, entry->d_name, err))
+            return false;
+    }
+    *ret_errnum = errno;
+    return true;
+}
+
+/* The directory at walker->path, sorted. */
 static LevelResult
 level_read(Walker *walker, Level *level, int *ret_errnum, Error *err)
 {
     DIR *dir = opendir(buf_text(&walker->path));
-    struct dirent *entry;
-    int errnum;
+    bool ok;
 
     if (dir == NULL) {
         *ret_errnum = errno;
         return LEVEL_NO_OPEN;
     }
-    while (errno = 0, (entry = readdir(dir)) != NULL) {
-        if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
-            continue;
-        if (!level_add(walker, level, dir, entry->d_name, err)) {
-            (void)closedir(dir);
-            return LEVEL_FAILED;
-        }
-    }
-    errnum = errno;
+    ok = level_fill(walker, level, dir, ret_errnum, err);
     (void)closedir(dir);
+    if (!ok)
+        return LEVEL_FAILED;
     if (level->count > 0)
         qsort(level->nodes, level->count, sizeof *level->nodes, compare_nodes);
-    *ret_errnum = errnum;
-    return errnum == 0 ? LEVEL_READ : LEVEL_NO_READ;
+    return *ret_errnum == 0 ? LEVEL_READ : LEVEL_NO_READ;
 }
 
 /* ---- the walk ---- */
@@ -239,8 +251,7 @@ static TreeNext walk_directory(Walker *walker, Error *err);
 static TreeNext
 found(const Walker *walker, TreeWhat what, uint64_t size, int errnum, Error *err)
 {
-    TreeItem item = {
-        .what = what, .path = walker_relative(walker), .size = size, .errnum = errnum};
+    TreeItem item = {.what = what, .path = walker_relative(walker), .size = size, .errnum = errnum};
 
     return walker->walk->found(walker->walk->ctx, &item, err);
 }

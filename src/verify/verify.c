@@ -27,9 +27,9 @@ typedef enum FileMark {
 typedef struct Verifier {
     const VerifyConfig *config;
     Manifest *manifest;
-    uint8_t *marks;     /* a FileMark per file of the manifest */
-    PathSet ignore;     /* sorted */
-    PathSet unknown;    /* on disk, but what it holds is not known: nothing below is called missing */
+    uint8_t *marks;  /* a FileMark per file of the manifest */
+    PathSet ignore;  /* sorted */
+    PathSet unknown; /* on disk, but what it holds is not known: nothing below is called missing */
     char *wal_directory;
     Reporter reporter;
     VerifyProgress progress;
@@ -295,8 +295,8 @@ step_checksums(Verifier *verifier, Error *err)
         return false;
     checker.tick = checksum_tick;
     checker.tick_ctx = verifier;
-    ok = list_work(verifier, &work, &count, err) &&
-         check_work(verifier, work, count, &checker, err);
+    ok =
+        list_work(verifier, &work, &count, err) && check_work(verifier, work, count, &checker, err);
     free(work);
     checker_free(&checker);
     return ok;
@@ -308,9 +308,8 @@ static bool
 step_wal(Verifier *verifier, Error *err)
 {
     size_t count = manifest_wal_range_count(verifier->manifest);
-    WalRangeCheck check = {.directory = verifier->wal_directory,
-                           .system_id = 0,
-                           .stop = verifier->config->stop};
+    WalRangeCheck check = {
+        .directory = verifier->wal_directory, .system_id = 0, .stop = verifier->config->stop};
     uint64_t system_id;
 
     if (verifier->config->skip_wal)

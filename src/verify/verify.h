@@ -1,9 +1,9 @@
 /*
  * Verification: does what is there agree with the manifest, and is the WAL whole?
  *
- * What is found is a Problem, given to the caller's ProblemSink one at a time in a deterministic order;
- * an Error means that it was not possible to look. Nothing outside the backup is read. Links without
- * libpq: no server is needed.
+ * What is found is a Problem, given to the caller's ProblemSink one at a time in a deterministic
+ * order; an Error means that it was not possible to look. Nothing outside the backup is read. Links
+ * without libpq: no server is needed.
  */
 #ifndef PGSTOW_VERIFY_H
 #define PGSTOW_VERIFY_H
@@ -16,15 +16,15 @@
 #include "stream/stream.h"
 
 typedef enum ProblemKind {
-    PROBLEM_MISSING,     /* in the manifest but not there */
-    PROBLEM_EXTRA,       /* there but not in the manifest */
-    PROBLEM_SIZE,        /* another size than the manifest says */
-    PROBLEM_CHECKSUM,    /* another checksum than the manifest says */
-    PROBLEM_UNREADABLE,  /* could not be opened or read */
-    PROBLEM_FILE_TYPE,   /* neither a regular file nor a directory */
-    PROBLEM_SYSTEM_ID,   /* of another cluster than the manifest */
-    PROBLEM_CONTROL,     /* pg_control itself is damaged */
-    PROBLEM_WAL          /* the WAL that the backup needs is missing or damaged */
+    PROBLEM_MISSING,    /* in the manifest but not there */
+    PROBLEM_EXTRA,      /* there but not in the manifest */
+    PROBLEM_SIZE,       /* another size than the manifest says */
+    PROBLEM_CHECKSUM,   /* another checksum than the manifest says */
+    PROBLEM_UNREADABLE, /* could not be opened or read */
+    PROBLEM_FILE_TYPE,  /* neither a regular file nor a directory */
+    PROBLEM_SYSTEM_ID,  /* of another cluster than the manifest */
+    PROBLEM_CONTROL,    /* pg_control itself is damaged */
+    PROBLEM_WAL         /* the WAL that the backup needs is missing or damaged */
 } ProblemKind;
 
 typedef struct Problem {
@@ -43,9 +43,10 @@ typedef struct ProblemSink {
 /* ---- in flight: the ledger ---- */
 
 /*
- * The Ledger records path, size and digest of every file that passes its stage; comparing it with the
- * manifest afterwards shows what was lost or altered between the server and us. It outlives the chain.
- * Files of a tablespace archive are recorded as pg_tblspc/<oid>/..., as the manifest has them.
+ * The Ledger records path, size and digest of every file that passes its stage; comparing it with
+ * the manifest afterwards shows what was lost or altered between the server and us. It outlives the
+ * chain. Files of a tablespace archive are recorded as pg_tblspc/<oid>/..., as the manifest has
+ * them.
  */
 typedef struct Ledger Ledger;
 
@@ -57,7 +58,8 @@ Sink *ledger_stage_new(Ledger *ledger, Sink *next, Error *err) MUST_USE;
 
 /*
  * Every file of the manifest must have passed with its size and checksum, and nothing else may have
- * (files below pg_wal/ excepted, which manifests do not list). *ret_problems counts what was reported.
+ * (files below pg_wal/ excepted, which manifests do not list). *ret_problems counts what was
+ * reported.
  */
 bool ledger_compare(const Ledger *ledger, const Manifest *manifest, const ProblemSink *sink,
                     uint64_t *ret_problems, Error *err) MUST_USE;
@@ -69,9 +71,9 @@ uint64_t ledger_byte_count(const Ledger *ledger);
 /* ---- in flight: WAL ---- */
 
 /*
- * wal_check: a stage for WAL segments as entries; follows the record chain from `start` and fails with
- * ERR_MISMATCH, naming segment and LSN, at the first record that is damaged. Entries that are no
- * segments (history files) pass unchecked. A later timeline's segment that begins before the
+ * wal_check: a stage for WAL segments as entries; follows the record chain from `start` and fails
+ * with ERR_MISMATCH, naming segment and LSN, at the first record that is damaged. Entries that are
+ * no segments (history files) pass unchecked. A later timeline's segment that begins before the
  * position reached restarts the chain there. `*checked_to` is written by the pushing thread.
  */
 typedef struct WalCheckConfig {

@@ -1,7 +1,8 @@
 /*
- * The segments' names depend on the segment size, and the size stands in the segments: so every size
- * is tried, and the segment that it names for the range's start must say the same about itself.
- * When that one is missing or damaged, another segment tells the size, so that the problem can name it.
+ * The segments' names depend on the segment size, and the size stands in the segments: so every
+ * size is tried, and the segment that it names for the range's start must say the same about
+ * itself. When that one is missing or damaged, another segment tells the size, so that the problem
+ * can name it.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -86,12 +87,19 @@ run_report(const RangeRun *run, Reporter *reporter, Error *err)
 /* ---- one segment ---- */
 
 typedef struct Segment {
-    int fd; /* -1: see errnum */
-    int errnum;
+    int fd;     /* -1: could not be opened, or is no regular file */
+    int errnum; /* why not; 0: no regular file */
     uint64_t size;
     uint8_t header[WAL_LONG_HEADER];
     size_t header_len; /* what could be read of it */
 } Segment;
+
+static void
+segment_close(Segment *segment)
+{
+    file_close_quietly(segment->fd);
+    segment->fd = -1;
+}
 
 static void
 segment_read_header(Segment *segment)
@@ -114,25 +122,15 @@ segment_open(const char *directory, const char *name, Segment *segment, Error *e
     segment->fd = open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
     if (segment->fd < 0 || fstat(segment->fd, &st) != 0) {
         segment->errnum = errno;
+        segment_close(segment);
     } else if (!S_ISREG(st.st_mode)) {
-        segment->errnum = S_ISDIR(st.st_mode) ? EISDIR : EINVAL;
+        segment_close(segment);
     } else {
         segment->size = (uint64_t)st.st_size;
         segment_read_header(segment);
     }
-    if (segment->errnum != 0) {
-        file_close_quietly(segment->fd);
-        segment->fd = -1;
-    }
     free(path);
     return true;
-}
-
-static void
-segment_close(Segment *segment)
-{
-    file_close_quietly(segment->fd);
-    segment->fd = -1;
 }
 
 /* The size that the segment's first page tells, when it is the one that `name` says; else 0. */
@@ -354,6 +352,8 @@ check_segment_size(RangeRun *run, const Segment *segment, Lsn at, Error *err)
                           (unsigned long long)segment->size, run->segment_size);
     if (segment->errnum == ENOENT)
         return buf_printf(&run->reason, err, "file is missing");
+    if (segment->errnum == 0)
+        return buf_printf(&run->reason, err, "is not a regular file");
     return buf_printf(&run->reason, err, "could not open file: %s",
                       errno_text(segment->errnum, reason));
 }
@@ -382,8 +382,9 @@ check_segment(RangeRun *run, Error *err)
 }
 
 /*
- * Recovery reads the header of a segment's first page wherever in it it begins: so it is checked by a
- * parser of its own when the range begins behind it. *system_id becomes that of the header if unknown.
+ * Recovery reads the header of a segment's first page wherever in it it begins: so it is checked by
+ * a parser of its own when the range begins behind it. *system_id becomes that of the header if
+ * unknown.
  */
 static bool
 check_first_header(RangeRun *run, uint64_t *system_id, Error *err)

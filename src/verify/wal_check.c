@@ -9,7 +9,7 @@ typedef struct WalCheck {
     WalCheckConfig config;
     _Atomic Lsn *checked_to;
     WalParser *parser;   /* NULL before the first segment */
-    WalParser *header;   /* for the first page header of a chain that begins behind it, else NULL */
+    WalParser *header;   /* for the first page header of a segment that the chain begins behind */
     TimeLineID timeline; /* of the last segment */
     Lsn received;        /* end of what came of it */
     Lsn segment_end;
@@ -35,33 +35,44 @@ damage_found(const WalCheck *check, const WalDamage *damage, Error *err)
                      name, LSN_ARGS(damage->lsn), damage->reason);
 }
 
-/* Begin a chain in the segment that starts at `segment`. */
-static bool
-chain_start(WalCheck *check, TimeLineID timeline, Lsn segment, Error *err)
+static WalParser *
+parser_new(const WalCheck *check, TimeLineID timeline, Lsn start, Error *err)
 {
     WalParserConfig config = {
-        .start = segment > check->config.start ? segment : check->config.start,
+        .start = start,
         .segment_size = check->config.segment_size,
         .timeline = timeline,
         .system_id = check->config.system_id,
     };
 
+    return wal_parser_new(&config, err);
+}
+
+/* Begin a chain in the segment that starts at `segment`. */
+static bool
+chain_start(WalCheck *check, TimeLineID timeline, Lsn segment, Error *err)
+{
+    Lsn start = segment > check->config.start ? segment : check->config.start;
+
     wal_parser_free(check->parser);
-    wal_parser_free(check->header);
-    check->header = NULL;
-    check->parser = wal_parser_new(&config, err);
+    check->parser = parser_new(check, timeline, start, err);
     if (check->parser == NULL)
         return false;
-    if (wal_parser_position(check->parser) > segment) {
-        /* Recovery reads the header of a segment's first page wherever in it it begins. */
-        config.start = segment;
-        check->header = wal_parser_new(&config, err);
-        if (check->header == NULL)
-            return false;
-    }
     check->timeline = timeline;
     atomic_store(check->checked_to, wal_parser_valid_end(check->parser));
     return true;
+}
+
+/* Recovery reads the header of a segment's first page wherever in the segment it begins. */
+static bool
+header_start(WalCheck *check, Lsn segment, Error *err)
+{
+    wal_parser_free(check->header);
+    check->header = NULL;
+    if (wal_parser_position(check->parser) <= segment)
+        return true;
+    check->header = parser_new(check, check->timeline, segment, err);
+    return check->header != NULL;
 }
 
 /* Where a segment may begin that goes on with what was received, or is the first. */
@@ -74,8 +85,9 @@ continuity_check(const WalCheck *check, const char *name, TimeLineID timeline, L
     bool later = first || timeline > check->timeline;
 
     if (timeline < check->timeline)
-        return error_set(err, ERR_MISMATCH, "WAL segment \"%s\" is of timeline %u, behind timeline %u",
-                         name, timeline, check->timeline);
+        return error_set(err, ERR_MISMATCH,
+                         "WAL segment \"%s\" is of timeline %u, behind timeline %u", name, timeline,
+                         check->timeline);
     if (later ? segment > expected : segment != expected)
         return error_set(err, ERR_MISMATCH,
                          "WAL segment \"%s\" begins at LSN " LSN_FORMAT
@@ -100,6 +112,8 @@ begin_entry(WalCheck *check, const Entry *entry, Error *err)
     /* A new timeline's first segment repeats the old one's up to where they part. */
     if ((check->parser == NULL || timeline > check->timeline) &&
         !chain_start(check, timeline, segment, err))
+        return false;
+    if (!header_start(check, segment, err))
         return false;
     check->received = segment;
     check->segment_end = segment + size;

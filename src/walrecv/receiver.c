@@ -7,11 +7,12 @@
  *      |        v     v                           |
  *      +------- SWITCHING ------------------------+
  *
- *   STARTING   fetches the timeline's history (once) and starts the stream
+ *   STARTING   fetches the timeline's history and starts the stream
  *   STREAMING  receives, one message at a time; sends status; notices a stop request or the end LSN
  *   ENDING     we have sent CopyDone: reads off what was under way, for a few seconds at most,
- * because all that we want is here already SWITCHING  the server has ended the copy: reads which
- * timeline follows, from where FINISHING  ends the open segment and finishes the sink
+ *              because all that we want is here already
+ *   SWITCHING  the server has ended the copy: reads which timeline follows, from where
+ *   FINISHING  ends the open segment and finishes the sink
  *
  * A step that fails ends the run. Everything here belongs to the receiving thread but what other
  * threads set or read, which is atomic: the end LSN, the position, the timeline.
@@ -51,7 +52,6 @@ struct WalReceiver {
     bool woken;           /* `wake` has been noticed: waiting for it again would spin */
     bool copying;         /* in COPY BOTH, and we may send */
     bool unpublished;     /* the handoff holds something that its thread has not seen */
-    TimeLineID history;   /* the last timeline whose history went to the sink; 0: none */
     int64_t deadline_ms;  /* of ENDING */
     Segmenter segmenter;
     Feedback feedback;
@@ -163,7 +163,7 @@ write_history(WalReceiver *receiver, TimeLineID timeline, Span content, Error *e
            sink_entry_end(sink, true, err);
 }
 
-/* Recovery needs the history of every timeline but the first. */
+/* Recovery needs the history of every timeline but the first. Each is started once. */
 static bool
 fetch_history(WalReceiver *receiver, Error *err)
 {
@@ -171,12 +171,11 @@ fetch_history(WalReceiver *receiver, Error *err)
     Buf content = BUF_INIT;
     bool ok;
 
-    if (timeline == 1 || timeline == receiver->history)
+    if (timeline == 1)
         return true;
     ok = repl_timeline_history(receiver->config.conn, timeline, &content, err) &&
          write_history(receiver, timeline, (Span){.data = content.data, .len = content.len}, err);
     buf_free(&content);
-    receiver->history = timeline;
     return ok;
 }
 
@@ -431,11 +430,17 @@ step_switching(WalReceiver *receiver, Error *err)
 /* ---- FINISHING ---- */
 
 static bool
+finish_sink(WalReceiver *receiver, Error *err)
+{
+    return segmenter_end(&receiver->segmenter, err) &&
+           sink_archive_end(receiver->config.sink, err) && sink_finish(receiver->config.sink, err);
+}
+
+static bool
 step_finishing(WalReceiver *receiver, Error *err)
 {
     receiver->state = RECEIVER_DONE;
-    return segmenter_end(&receiver->segmenter, err) &&
-           sink_archive_end(receiver->config.sink, err) && sink_finish(receiver->config.sink, err);
+    return finish_sink(receiver, err);
 }
 
 /* ---- the run ---- */
@@ -460,6 +465,15 @@ step(WalReceiver *receiver, Error *err)
     return error_set(err, ERR_BUG, "unknown state %d of a WAL receiver", (int)receiver->state);
 }
 
+/* The failure that ended the run is the one to report. A sink that failed refuses this anyway. */
+static void
+keep_received(WalReceiver *receiver)
+{
+    Error ignored = ERROR_INIT;
+
+    error_ignored(finish_sink(receiver, &ignored));
+}
+
 WalRunResult
 wal_receiver_run(WalReceiver *receiver, Error *err)
 {
@@ -474,8 +488,10 @@ wal_receiver_run(WalReceiver *receiver, Error *err)
     while (ok && receiver->state != RECEIVER_DONE)
         ok = step(receiver, err);
 
-    /* Freed by the thread that pushed, and before anybody looks at what has been written. */
     receiver->copying = false;
+    if (!ok && receiver->config.on_failure == WAL_FAILURE_KEEP)
+        keep_received(receiver);
+    /* Freed by the thread that pushed, and before anybody looks at what has been written. */
     sink_free(receiver->config.sink);
     receiver->config.sink = NULL;
     receiver->config.handoff = NULL;

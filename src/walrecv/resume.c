@@ -118,13 +118,19 @@ static bool
 scan_directory(Scan *scan, Error *err)
 {
     DIR *dir = opendir(scan->directory);
-    struct dirent *entry;
     bool ok = true;
 
     if (dir == NULL)
         return error_set_errno(err, errno, "could not open directory \"%s\"", scan->directory);
-    while (ok && (errno = 0, entry = readdir(dir)) != NULL)
+    while (ok) {
+        const struct dirent *entry;
+
+        errno = 0;
+        entry = readdir(dir);
+        if (entry == NULL)
+            break;
         ok = consider(scan, entry->d_name, err);
+    }
     if (ok && errno != 0)
         ok = error_set_errno(err, errno, "could not read directory \"%s\"", scan->directory);
     (void)closedir(dir);

@@ -25,7 +25,7 @@
 #include "walrecv/walrecv.h"
 
 /* Far beyond any real history: a line for each timeline, of some fifty bytes. */
-#define HISTORY_MAX (16u * 1024 * 1024)
+#define HISTORY_MAX ((uint64_t)16 * 1024 * 1024)
 
 #define TEMP_NAME_SIZE (WAL_NAME_SIZE + 16)
 

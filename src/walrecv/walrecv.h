@@ -25,6 +25,12 @@ typedef struct WalObserver {
     void *ctx;
 } WalObserver;
 
+/* What becomes of what was received when the run fails, unless it is the sink that failed. */
+typedef enum WalFailure {
+    WAL_FAILURE_ABANDON, /* nothing of it is wanted (a backup) */
+    WAL_FAILURE_KEEP,    /* all of it is: the sink is finished as after a stop (an archive) */
+} WalFailure;
+
 typedef struct WalReceiverConfig {
     Conn *conn; /* owned from the call on */
     Sink *sink; /* owned from the call on; gets one archive "pg_wal" of segment entries */
@@ -37,7 +43,8 @@ typedef struct WalReceiverConfig {
                                  * with a sink that advances it */
     Sink *handoff;              /* borrowed part of the chain to publish before waiting, or NULL */
     Lsn stop_at;                /* 0: not known yet, or never; see wal_receiver_stop_at */
-    const Stop *stop;           /* borrowed */
+    WalFailure on_failure;
+    const Stop *stop; /* borrowed */
     WalObserver observer;
 } WalReceiverConfig;
 
@@ -62,7 +69,7 @@ typedef enum WalRunResult {
     WAL_RUN_REACHED, /* the end LSN was reached; the sink has finished: all is as durable as it
                       * gets */
     WAL_RUN_STOPPED, /* `stop` was requested; the sink has finished */
-    WAL_RUN_FAILED   /* err is set; the sink was abandoned */
+    WAL_RUN_FAILED   /* err is set; the sink was abandoned, but see WAL_FAILURE_KEEP */
 } WalRunResult;
 
 /* Once. */

@@ -111,8 +111,8 @@ class Backups(unittest.TestCase):
         self.assertGreaterEqual(len(names), 1)
         for name in names:
             self.assertEqual((self.target / "pg_wal" / name).stat().st_size, 16 * 1024 * 1024)
-        # The last one was cut short by the end of the backup, so it is not archived.
-        self.assertEqual(done_files(self.target), names[:-1])
+        # The last one is marked only when it was filled before the backup's end was known.
+        self.assertIn(done_files(self.target), (names[:-1], names))
         self.assertEqual([path.name for path in (self.target / "pg_wal").glob("*.partial")], [])
         if self.major >= 17:
             self.assertTrue((self.target / "pg_wal/summaries").is_dir())
@@ -285,7 +285,7 @@ class Tablespaces(unittest.TestCase):
         self.assertEqual(links, set(places.values()))
         if self.major >= MANIFESTS_SINCE:
             pgstow("verifybackup", self.target).check()
-        with self.server.start_copy(self.target) as copy:
+        with self.server.start_copy(self.target, allow_in_place_tablespaces="on") as copy:
             self.assertEqual(copy.data_digest(), self.server.data_digest())
 
     def test_unmapped_is_refused_and_nothing_is_left(self):
@@ -308,5 +308,5 @@ class Tablespaces(unittest.TestCase):
         pgstow("basebackup", "-D", self.target, "-c", "fast", *self.mappings(**places),
                env=self.server.env()).check()
         pgstow("verifybackup", self.target).check()
-        with self.server.start_copy(self.target) as copy:
+        with self.server.start_copy(self.target, allow_in_place_tablespaces="on") as copy:
             self.assertEqual(copy.data_digest(), self.server.data_digest())

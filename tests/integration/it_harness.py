@@ -22,6 +22,7 @@ from harness import (
     for_each_major,
     majors,
     run,
+    small_filesystem,
     stock,
     wait_until,
 )
@@ -37,8 +38,7 @@ class Servers(unittest.TestCase):
 
     @classmethod
     def setUpClass(cls):
-        cls.server = cls.enterClassContext(Server(cls.major, wal_keep_segments="3") if cls.major < 13
-                                           else Server(cls.major, wal_keep_size="48MB"))
+        cls.server = cls.enterClassContext(Server(cls.major, work_mem="3MB"))
         cls.server.pgbench_init(scale=1)
 
     def setUp(self):
@@ -53,8 +53,7 @@ class Servers(unittest.TestCase):
     def test_has_the_settings_asked_for(self):
         self.assertEqual(self.server.value("SHOW data_checksums"), "on")
         self.assertEqual(self.server.value("SHOW wal_level"), "replica")
-        name = "wal_keep_segments" if self.major < 13 else "wal_keep_size"
-        self.assertIn(self.server.value(f"SHOW {name}"), ("3", "48MB"))
+        self.assertEqual(self.server.value("SHOW work_mem"), "3MB")
         with Server(self.major, checksums=False) as other:
             self.assertEqual(other.value("SHOW data_checksums"), "off")
 
@@ -78,6 +77,15 @@ class Servers(unittest.TestCase):
         self.server.start()
         self.assertGreaterEqual(load.transactions(), committed)
         self.assertTrue(self.server.pgbench_is_consistent())
+
+    def test_a_killed_server_leaves_nothing(self):
+        with Server(self.major) as server:
+            pid, memory = pid_and_shared_memory(server.data_dir)
+            server.kill()
+            self.assertFalse(is_alive(pid))
+            self.assertTrue(has_shared_memory(memory))
+        self.assertFalse(has_shared_memory(memory))
+        self.assertFalse(server.socket_dir.exists())
 
     def test_a_load_without_its_server_does_not_hang(self):
         with self.server.pgbench_load() as load:
@@ -113,7 +121,7 @@ class Servers(unittest.TestCase):
 
 @for_each_major(until=STOCK_MAJOR)
 class StockBackups(unittest.TestCase):
-    """Backups by the stock tool, which refuses servers newer than itself, start and hold the data."""
+    """Backups by the stock tool (not of servers newer than itself) start and hold the data."""
 
     @classmethod
     def setUpClass(cls):
@@ -170,9 +178,9 @@ class Damages(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
         cls.backup = cls.enterClassContext(ScratchDir()) / "backup"
-        with Server(cls.major) as server:
+        with Server(cls.major, initdb_args=["--wal-segsize=1"]) as server:
             server.pgbench_init(scale=1)
-            stock("pg_basebackup", "-D", cls.backup, "-c", "fast", "--no-sync", env=server.env()).check()
+            stock("pg_basebackup", "-D", cls.backup, "-c", "fast", env=server.env()).check()
 
     def verify(self, directory):
         return stock("pg_verifybackup", directory, timeout=30)
@@ -268,6 +276,16 @@ class Proxies(unittest.TestCase):
                 pass
         self.assertTrue(self.proxy.fault_happened())
 
+    def test_flips_one_byte(self):
+        for number, after in enumerate([0, 1, 65535, 65536, 65537, len(self.data) - 1]):
+            with self.subTest(after=after):
+                self.proxy.flip(after, connection=number)
+                with self.connected(self.proxy) as connection:
+                    data = receive(connection, len(self.data) + 1)
+                self.assertEqual(len(data), len(self.data))
+                wrong = [at for at, byte in enumerate(data) if byte != self.data[at]]
+                self.assertEqual(wrong, [after])
+
     def test_stalls_and_goes_on(self):
         self.proxy.stall(1000)
         with self.connected(self.proxy) as connection:
@@ -284,7 +302,8 @@ class Proxies(unittest.TestCase):
         target = self.enterContext(ScratchDir()) / "backup"
         with Server(self.major) as server, Proxy(server.port) as proxy:
             proxy.cut(after=1_000_000)
-            backup = stock("pg_basebackup", "-D", target, "-c", "fast", env=server.env() | proxy.env())
+            env = server.env() | proxy.env()
+            backup = stock("pg_basebackup", "-D", target, "-c", "fast", env=env)
         self.assertEqual(backup.rc, 1, backup)
         self.assertTrue(proxy.fault_happened(timeout=0))
         self.assertFalse(target.exists())
@@ -317,29 +336,53 @@ class Programs(unittest.TestCase):
         with Background(["sh", "-c", "echo no >&2"]) as process, self.assertRaises(CommandFailed):
             process.wait_for_err("ready")
 
+    def test_small_filesystem_gets_full(self):
+        with small_filesystem(self, "1M") as directory:
+            self.assertEqual(directory.stat().st_uid, PLAIN_USER.pw_uid)
+            fill = run(["dd", "if=/dev/zero", f"of={directory / 'file'}", "bs=64k"])
+            self.assertIn("No space left on device", fill.err)
+            self.assertEqual((directory / "file").stat().st_size, 2**20)
+        self.assertFalse(directory.exists())
+
     def test_a_dying_test_takes_everything_along(self):
         for death in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGKILL):
             with self.subTest(death=death.name):
-                pid, directory = self.start_and_die(death)
+                pid, memory, directory = self.start_and_die(death)
                 wait_until(lambda: not is_alive(pid), "end of the server", 30)
+                self.assertFalse(has_shared_memory(memory))
                 if death == signal.SIGKILL:
                     run(["rm", "-r", directory]).check()  # nobody was left to do it
                 self.assertFalse(directory.exists())
 
     def start_and_die(self, death):
-        """Starts a server in another interpreter, ends that by a signal, and returns what it started."""
+        """Starts a server in another interpreter, ends that by a signal, returns what it left."""
         script = (
             "import harness, signal\n"
             f"server = harness.Server({self.major}).start()\n"
-            "print(server._process.pid, server.socket_dir, flush=True)\n"
+            "print(server.data_dir, flush=True)\n"
             "signal.pause()\n"
         )
-        with subprocess.Popen([sys.executable, "-c", script], cwd=Path(__file__).parent,
-                              stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as other:
-            pid, directory = other.stdout.readline().split()
-            self.assertTrue(is_alive(int(pid)))
+        with subprocess.Popen(
+            [sys.executable, "-c", script],
+            cwd=Path(__file__).parent, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+        ) as other:
+            data_dir = Path(other.stdout.readline().strip())
+            pid, memory = pid_and_shared_memory(data_dir)
+            self.assertTrue(is_alive(pid))
+            self.assertTrue(has_shared_memory(memory))
             other.send_signal(death)
-        return int(pid), Path(directory)
+        return pid, memory, data_dir.parent
+
+
+def pid_and_shared_memory(data_dir):
+    """What the lock file of a running server tells: its process and its memory segment."""
+    lines = (data_dir / "postmaster.pid").read_text().splitlines()
+    return int(lines[0]), lines[6].split()[1]
+
+
+def has_shared_memory(identifier):
+    segments = Path("/proc/sysvipc/shm").read_text().splitlines()[1:]
+    return any(segment.split()[1] == identifier for segment in segments)
 
 
 def is_alive(pid):

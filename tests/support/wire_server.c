@@ -7,6 +7,7 @@
 #include <netinet/in.h>
 #include <poll.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -324,6 +325,9 @@ typedef struct Link {
     int fd;
     int64_t sent;
     int64_t cut;
+    int64_t damage_at;
+    uint8_t damage_mask;
+    atomic_bool over;
     Thread thread;
 } Link;
 
@@ -338,6 +342,8 @@ struct WireServer {
     Thread acceptor;
     bool stopped;
     _Atomic int64_t cut;
+    _Atomic int64_t damage_at;
+    atomic_uchar damage_mask;
     _Atomic int64_t last_sent;
 
     pthread_mutex_t lock; /* all below */
@@ -393,13 +399,14 @@ record(WireServer *server, Texts *texts, const Buf *body)
 
 /* ---- bytes over the socket ---- */
 
-/* False: the client is gone or the server is stopped. */
+/* False: the client is gone or silent, or the server is stopped. */
 static bool
 link_wait(Link *link, short events)
 {
+    int patience = link->server->config.patience_ms == 0 ? -1 : link->server->config.patience_ms;
     Error err = ERROR_INIT;
 
-    return runtime_wait(link->fd, events, -1, &link->server->stop, NULL, &err) == WAIT_READY;
+    return runtime_wait(link->fd, events, patience, &link->server->stop, NULL, &err) == WAIT_READY;
 }
 
 static bool
@@ -421,30 +428,59 @@ link_read(Link *link, void *data, size_t len)
     return true;
 }
 
-/* Sends what the cut leaves of it; false: the connection is over. */
+/* The next bytes as this connection is to get them: at most a chunk, up to the cut, damaged. */
+static void
+link_prepare(const Link *link, const uint8_t *data, size_t len, Buf *piece)
+{
+    size_t chunk = link->server->config.chunk;
+
+    if (chunk != 0 && len > chunk)
+        len = chunk;
+    if (link->cut >= 0 && (int64_t)len > link->cut - link->sent)
+        len = (size_t)(link->cut - link->sent);
+    buf_clear(piece);
+    put(piece, data, len);
+    if (link->damage_at >= link->sent && link->damage_at < link->sent + (int64_t)len)
+        piece->data[link->damage_at - link->sent] ^= link->damage_mask;
+}
+
+static void
+link_pause(Link *link)
+{
+    Error err = ERROR_INIT;
+    int ms = link->server->config.pause_ms;
+
+    if (ms > 0 && runtime_wait(-1, 0, ms, &link->server->stop, NULL, &err) == WAIT_FAILED)
+        (void)report(link->server, "%s", err.message);
+}
+
+/* False: the connection is over. */
 static bool
 link_write(Link *link, const Buf *bytes)
 {
-    size_t chunk = link->server->config.chunk == 0 ? bytes->len : link->server->config.chunk;
+    Buf piece = BUF_INIT;
     size_t done = 0;
+    bool ok = true;
 
-    while (done < bytes->len) {
-        size_t len = bytes->len - done < chunk ? bytes->len - done : chunk;
+    while (ok && done < bytes->len) {
         ssize_t sent;
 
-        if (link->cut >= 0 && (int64_t)len > link->cut - link->sent)
-            len = (size_t)(link->cut - link->sent);
-        if (len == 0 || !link_wait(link, POLLOUT))
-            return false;
-        sent = send(link->fd, bytes->data + done, len, MSG_NOSIGNAL | MSG_DONTWAIT);
-        if (sent < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
+        link_prepare(link, bytes->data + done, bytes->len - done, &piece);
+        ok = piece.len > 0 && link_wait(link, POLLOUT);
+        if (!ok)
+            break;
+        sent = send(link->fd, piece.data, piece.len, MSG_NOSIGNAL | MSG_DONTWAIT);
+        if (sent < 0 && errno == EAGAIN)
             continue;
-        if (sent <= 0)
-            return false;
-        done += (size_t)sent;
-        link->sent += sent;
+        ok = sent > 0;
+        if (ok) {
+            done += (size_t)sent;
+            link->sent += sent;
+            link_pause(link);
+        }
     }
-    return true;
+    buf_free(&piece);
+    return ok;
 }
 
 /* One message of the client; *ret_type is 0 for the startup, which has no type. */
@@ -660,6 +696,7 @@ link_run(void *arg)
     buf_free(&body);
     atomic_store(&link->server->last_sent, link->sent);
     (void)shutdown(link->fd, SHUT_RDWR);
+    atomic_store(&link->over, true);
 }
 
 /* ---- accepting ---- */
@@ -675,7 +712,12 @@ accept_one(WireServer *server)
         return;
     link = mem_zero(sizeof *link, &err);
     check(link != NULL, &err);
-    *link = (Link){.server = server, .fd = fd, .cut = atomic_load(&server->cut)};
+    link->server = server;
+    link->fd = fd;
+    link->cut = atomic_load(&server->cut);
+    link->damage_at = atomic_load(&server->damage_at);
+    link->damage_mask = atomic_load(&server->damage_mask);
+    atomic_init(&link->over, false);
     (void)pthread_mutex_lock(&server->lock);
     link->number = server->link_count;
     if (server->link_count < CONNECTIONS_MAX)
@@ -692,9 +734,7 @@ reap(WireServer *server, bool all)
     for (size_t i = 0; i < server->link_count; i++) {
         Link *link = server->links[i];
 
-        if (link == NULL || (!all && i + 8 >= server->link_count))
-            continue;
-        if (!all && recv(link->fd, &(char){0}, 1, MSG_PEEK | MSG_DONTWAIT) != 0)
+        if (link == NULL || (!all && !atomic_load(&link->over)))
             continue;
         thread_join(&link->thread);
         (void)close(link->fd);
@@ -757,6 +797,8 @@ wire_server_start(const WireServerConfig *config)
     temp_dir_make(&server->dir);
     (void)pthread_mutex_init(&server->lock, NULL);
     atomic_init(&server->cut, -1);
+    atomic_init(&server->damage_at, -1);
+    atomic_init(&server->damage_mask, 0);
     atomic_init(&server->last_sent, 0);
     check(stop_init(&server->stop, &err), &err);
     server->listener = config->tcp ? listen_tcp(server) : listen_unix(server);
@@ -772,6 +814,13 @@ void
 wire_server_cut(WireServer *server, int64_t bytes)
 {
     atomic_store(&server->cut, bytes);
+}
+
+void
+wire_server_damage(WireServer *server, int64_t at, uint8_t mask)
+{
+    atomic_store(&server->damage_mask, mask);
+    atomic_store(&server->damage_at, at);
 }
 
 int64_t

@@ -14,8 +14,6 @@
 #ifndef PGSTOW_TESTS_WIRE_SERVER_H
 #define PGSTOW_TESTS_WIRE_SERVER_H
 
-#include <stdatomic.h>
-
 #include "common/bytes.h"
 #include "common/runtime.h"
 
@@ -95,6 +93,8 @@ typedef struct WireServerConfig {
     const Stop *hold;              /* NULL, or what a startup waits for before it is answered */
     bool tcp;                      /* listen on 127.0.0.1 instead */
     size_t chunk;                  /* bytes per write; 0: each step in one */
+    int pause_ms;                  /* after each write */
+    int patience_ms;               /* a client that is silent for longer is left; 0: never */
 } WireServerConfig;
 
 typedef struct WireServer WireServer;
@@ -104,6 +104,9 @@ WireServer *wire_server_start(const WireServerConfig *config);
 /* Close every further connection after it was sent this many bytes, the startup's included; -1:
  * never. */
 void wire_server_cut(WireServer *server, int64_t bytes);
+
+/* Send the byte at this place xor `mask` in every further connection; -1: none. */
+void wire_server_damage(WireServer *server, int64_t at, uint8_t mask);
 
 /* How many bytes the last connection that ended was sent. */
 int64_t wire_server_sent(WireServer *server);

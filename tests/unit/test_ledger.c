@@ -40,8 +40,8 @@ begin(Fixture *f, ChecksumType type)
 static void
 archive(Fixture *f, const char *name, Oid tablespace)
 {
-    assert_true(sink_archive_begin(
-        f->sink, &(Archive){.name = name, .tablespace = tablespace}, &f->err));
+    assert_true(
+        sink_archive_begin(f->sink, &(Archive){.name = name, .tablespace = tablespace}, &f->err));
 }
 
 static void
@@ -134,12 +134,11 @@ test_passes_everything_on(void **state)
     archive_end(&f);
     assert_true(sink_flush(f.sink, 5, &f.err));
     archive(&f, "base.tar", 0);
-    assert_true(sink_entry_begin(f.sink,
-                                 &(Entry){.kind = ENTRY_SYMLINK,
-                                          .path = "pg_tblspc/16385",
-                                          .link_target = "/t",
-                                          .mode = 0777},
-                                 &f.err));
+    assert_true(sink_entry_begin(
+        f.sink,
+        &(Entry){
+            .kind = ENTRY_SYMLINK, .path = "pg_tblspc/16385", .link_target = "/t", .mode = 0777},
+        &f.err));
     assert_true(sink_entry_end(f.sink, true, &f.err));
     file(&f, "PG_VERSION", "18\n");
     archive_end(&f);
@@ -279,15 +278,14 @@ test_every_kind_of_problem_in_order(void **state)
     listed(&f, "z_missing", "", CHECKSUM_SHA256);
     listed(&f, "other", "promised", CHECKSUM_SHA256);
     listed(&f, "a_missing", "", CHECKSUM_SHA256);
-    assert_string_equal(
-        compare(&f, 0),
-        "SIZE short: \"short\" has size 2 as received but size 3 in the manifest\n"
-        "MISSING z_missing: \"z_missing\" is in the manifest but was not received\n"
-        "CHECKSUM other: checksum mismatch for file \"other\"\n"
-        "MISSING a_missing: \"a_missing\" is in the manifest but was not received\n"
-        "EXTRA z_extra: \"z_extra\" was received but is not in the manifest\n"
-        "EXTRA a_extra: \"a_extra\" was received but is not in the manifest\n"
-        "EXTRA pg_wal: \"pg_wal\" was received but is not in the manifest\n");
+    assert_string_equal(compare(&f, 0),
+                        "SIZE short: \"short\" has size 2 as received but size 3 in the manifest\n"
+                        "MISSING z_missing: \"z_missing\" is in the manifest but was not received\n"
+                        "CHECKSUM other: checksum mismatch for file \"other\"\n"
+                        "MISSING a_missing: \"a_missing\" is in the manifest but was not received\n"
+                        "EXTRA z_extra: \"z_extra\" was received but is not in the manifest\n"
+                        "EXTRA a_extra: \"a_extra\" was received but is not in the manifest\n"
+                        "EXTRA pg_wal: \"pg_wal\" was received but is not in the manifest\n");
     end(&f);
 }
 
@@ -416,8 +414,8 @@ test_pieces_do_not_matter(void **state)
         reader = tar_reader_new(f.sink, TAR_END_REQUIRED, &f.err);
         assert_non_null(reader);
         f.sink = reader;
-        assert_true(chunk_archive(reader, &(Archive){.name = "base.tar"}, tar_span(&tar),
-                                  pieces[i], &f.err));
+        assert_true(chunk_archive(reader, &(Archive){.name = "base.tar"}, tar_span(&tar), pieces[i],
+                                  &f.err));
         listed(&f, "big", content, CHECKSUM_SHA512);
         listed(&f, "small", "s", CHECKSUM_SHA512);
         assert_string_equal(compare(&f, 0), "");
@@ -456,12 +454,12 @@ test_many_files(void **state)
         if (i != 17)
             listed(&f, path, i == 4711 ? "9/4711" : path + 5, CHECKSUM_CRC32C);
     }
-    assert_true(buf_printf(
-        &expected, &f.err,
-        "CHECKSUM base/0/4711: checksum mismatch for file \"base/0/4711\"\n"
-        "EXTRA base/3/17: \"base/3/17\" was received but is not in the manifest\n"
-        "EXTRA %s: \"%s\" was received but is not in the manifest\n",
-        long_path, long_path));
+    assert_true(
+        buf_printf(&expected, &f.err,
+                   "CHECKSUM base/0/4711: checksum mismatch for file \"base/0/4711\"\n"
+                   "EXTRA base/3/17: \"base/3/17\" was received but is not in the manifest\n"
+                   "EXTRA %s: \"%s\" was received but is not in the manifest\n",
+                   long_path, long_path));
     assert_string_equal(compare(&f, 0), buf_text(&expected));
     buf_free(&expected);
     end(&f);

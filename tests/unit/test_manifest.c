@@ -944,8 +944,7 @@ checksum_covers_all_lines_but_the_last(void **state)
 
         assert_non_null(mark);
         hash_hex(cases[i].head, strlen(cases[i].head), hex);
-        assert_true(
-            buf_printf(&text, &err, "%.*s%s%s", (int)(mark - lasts[i]), lasts[i], hex, mark + 2));
+        assert_true(buf_printf(&text, &err, "%.*s%s%s", (int)(mark - last), last, hex, mark + 2));
         for (size_t piece = 1; piece <= text.len; piece++) {
             Manifest *manifest = read_pieces(text.data, text.len, piece, &err);
 

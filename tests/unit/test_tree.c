@@ -44,8 +44,8 @@ test_empty_set_covers_nothing(void **state)
 static void
 test_set_covers_what_is_below(void **state)
 {
-    PathSet set = set_of(
-        (const char *const[]){"pg_wal", "base/1", "base/12/x", "a", "a!", "z/y/x", NULL});
+    PathSet set =
+        set_of((const char *const[]){"pg_wal", "base/1", "base/12/x", "a", "a!", "z/y/x", NULL});
 
     (void)state;
     assert_true(path_set_covers(&set, "pg_wal"));

@@ -135,6 +135,28 @@ verify(Fixture *f)
     return problem_log_text(&f->log);
 }
 
+/* ---- a listener for progress ---- */
+
+typedef struct Told {
+    size_t calls;
+    VerifyProgress last;
+    bool backwards;
+    Stop *stop; /* requested at the first call */
+} Told;
+
+static void
+tell(void *ctx, const VerifyProgress *progress)
+{
+    Told *told = ctx;
+
+    if (progress->done < told->last.done || progress->done > progress->total)
+        told->backwards = true;
+    told->last = *progress;
+    told->calls++;
+    if (told->stop != NULL)
+        stop_request(told->stop);
+}
+
 /* ---- presence and size ---- */
 
 static void
@@ -266,9 +288,9 @@ test_ignore_covers_every_kind(void **state)
     list(f, "missing2", "abc", CHECKSUM_CRC32C);
     f->config.ignore = ignore;
     f->config.ignore_count = sizeof ignore / sizeof ignore[0];
-    assert_string_equal(verify(f),
-                        "EXTRA base/55: \"base/55\" is present on disk but not in the manifest\n"
-                        "MISSING missing2: \"missing2\" is present in the manifest but not on disk\n");
+    assert_string_equal(
+        verify(f), "EXTRA base/55: \"base/55\" is present on disk but not in the manifest\n"
+                   "MISSING missing2: \"missing2\" is present in the manifest but not on disk\n");
 }
 
 static void
@@ -346,6 +368,25 @@ test_link_in_place_of_a_directory(void **state)
                         "MISSING base2: \"base2\" is present in the manifest but not on disk\n");
 }
 
+/* Several of them, met in an order that is not that of their paths. */
+static void
+test_links_in_place_of_directories(void **state)
+{
+    Fixture *f = *state;
+
+    temp_dir_mkdir(&f->dir, "data/base");
+    assert_int_equal(symlink("nowhere", place(f, "data/base/5")), 0);
+    assert_int_equal(symlink("nowhere", place(f, "data/base!")), 0);
+    assert_int_equal(symlink("nowhere", place(f, "data/base.x")), 0);
+    list(f, "base/5/1", "abc", CHECKSUM_CRC32C);
+    list(f, "base!/1", "abc", CHECKSUM_CRC32C);
+    list(f, "base.x/1", "abc", CHECKSUM_CRC32C);
+    assert_string_equal(verify(f),
+                        "FILE_TYPE base/5: \"base/5\" is not a regular file or directory\n"
+                        "FILE_TYPE base!: \"base!\" is not a regular file or directory\n"
+                        "FILE_TYPE base.x: \"base.x\" is not a regular file or directory\n");
+}
+
 static void
 test_dangling_tablespace_link(void **state)
 {
@@ -372,6 +413,7 @@ test_unreadable_file_and_directory(void **state)
 {
     Fixture *f = *state;
     uid_t nobody = 65534;
+    Told told = {.calls = 0};
     const char *text;
 
     both(f, "base/1", "abc");
@@ -383,6 +425,8 @@ test_unreadable_file_and_directory(void **state)
     assert_int_equal(chmod(place(f, "data/backup_manifest"), 0644), 0);
     assert_int_equal(chmod(place(f, "data"), 0755), 0);
     assert_int_equal(chmod(f->dir.path, 0755), 0);
+    f->config.progress = tell;
+    f->config.progress_ctx = &told;
     if (geteuid() == 0)
         assert_int_equal(seteuid(nobody), 0);
     assert_true(run(f));
@@ -393,6 +437,8 @@ test_unreadable_file_and_directory(void **state)
         text, "UNREADABLE locked: could not open directory \"locked\": Permission denied\n"
               "UNREADABLE base/1: could not open file \"base/1\": Permission denied\n");
     assert_int_equal(f->problems, 2);
+    assert_int_equal(told.last.total, 3); /* what cannot be read is done with all the same */
+    assert_int_equal(told.last.done, 3);
     assert_int_equal(chmod(place(f, "data/locked"), 0700), 0);
 }
 
@@ -406,8 +452,8 @@ test_checksum_of_wrong_length(void **state)
 
     put(f, "a", "abc");
     manifest_builder_entry(&f->builder, "a", 3, &digest);
-    assert_string_equal(
-        verify(f), "CHECKSUM a: file \"a\" has checksum of length 4, but expected 32\n");
+    assert_string_equal(verify(f),
+                        "CHECKSUM a: file \"a\" has checksum of length 4, but expected 32\n");
 }
 
 static void
@@ -806,26 +852,6 @@ test_directory_that_cannot_be_opened_is_an_error(void **state)
 
 /* ---- progress and stop ---- */
 
-typedef struct Told {
-    size_t calls;
-    VerifyProgress last;
-    bool backwards;
-    Stop *stop; /* requested at the first call */
-} Told;
-
-static void
-tell(void *ctx, const VerifyProgress *progress)
-{
-    Told *told = ctx;
-
-    if (progress->done < told->last.done || progress->done > progress->total)
-        told->backwards = true;
-    told->last = *progress;
-    told->calls++;
-    if (told->stop != NULL)
-        stop_request(told->stop);
-}
-
 static void
 test_progress(void **state)
 {
@@ -910,6 +936,7 @@ main(void)
         TEST(test_tablespace_through_its_link),
         TEST(test_link_in_place_of_a_file_is_not_read),
         TEST(test_link_in_place_of_a_directory),
+        TEST(test_links_in_place_of_directories),
         TEST(test_dangling_tablespace_link),
         TEST(test_unreadable_file_and_directory),
         TEST(test_checksum_of_wrong_length),

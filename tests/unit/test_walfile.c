@@ -132,8 +132,7 @@ test_no_segment_names(void **state)
         "00000001.history",
         "000000010000000000000001.00000028.backup",
         "archive_status",
-        "\xC3\xA9"
-        "0000010000000000000001",
+        "\37700000010000000000000001",
     };
 
     (void)state;

@@ -1032,15 +1032,15 @@ unchecked(const WalBuilder *wal, const uint8_t *padding, Lsn lsn, unsigned bit)
 static void
 test_every_bit_counts(void **state)
 {
-    Lsn start = START + SEGMENT - 2 * PAGE;
+    Lsn start = START + SEGMENT - PAGE;
     WalParserConfig config = {
         .start = start, .segment_size = SEGMENT, .timeline = 1, .system_id = SYSTEM_ID};
-    uint8_t padding[4 * PAGE] = {0};
+    uint8_t padding[3 * PAGE] = {0};
     WalBuilder wal;
 
     (void)state;
     build(&wal, start);
-    for (uint32_t i = 0; wal.end < start + 3 * PAGE; i++) {
+    for (uint32_t i = 0; wal.end < start + 2 * PAGE; i++) {
         uint32_t length = i % 40 == 39 ? 1500 : 24 + i % 61;
 
         (void)wal_builder_record(&wal, 10, 0, length);
@@ -1086,6 +1086,13 @@ test_end_of_valid_wal(void **state)
             assert_damaged(&wal, &any, end, end, "no record");
         wal_builder_free(&wal);
     }
+
+    /* In the middle of a record. */
+    build(&wal, START);
+    (void)wal_builder_record(&wal, 10, 0, 3 * PAGE);
+    memset(wal_builder_at(&wal, START + PAGE), 0, PAGE);
+    assert_damaged(&wal, &any, START, START + PAGE, "magic number is 0000, expected D118");
+    wal_builder_free(&wal);
 
     /* An old segment under a new name: its pages say where they are from. */
     build(&wal, START);

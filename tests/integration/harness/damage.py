@@ -54,7 +54,7 @@ def damaged_copy(backup, damage):
         yield directory
 
 
-# --- files -----------------------------------------------------------------------------------------------
+# --- files ---
 
 
 def _table_files(backup):
@@ -236,7 +236,7 @@ def empty_directory_removed(backup):
 @_damage(stock="good")
 def configuration_changed(backup):
     """What tools are expected to change after a backup is not compared."""
-    with open(backup / "postgresql.auto.conf", "a", encoding="utf-8") as conf:
+    with open(backup / "postgresql.auto.conf", "a") as conf:
         conf.write("# changed\n")
     (backup / "standby.signal").touch()
     (backup / "recovery.signal").touch()
@@ -247,7 +247,7 @@ def modification_times_changed(backup):
     os.utime(_table_file(backup), (0, 0))
 
 
-# --- the control file ------------------------------------------------------------------------------------
+# --- the control file ---
 
 
 def _crc32c_of_byte(byte):
@@ -268,8 +268,8 @@ def _crc32c(data):
 
 @_damage(stock="good")
 def control_file_of_another_cluster(backup):
-    """Its CRC-32C in the manifest is right all the same: over data followed by the CRC-32C of the data
-    the result is a constant. Only the system identifier in the manifests of version 17 and later tells.
+    """Its CRC-32C in the manifest is right all the same: over data followed by the CRC-32C of the
+    data the result is a constant. Only the system identifier in a manifest of version 17+ tells.
     """
     path = backup / CONTROL_FILE
     data = bytearray(path.read_bytes())
@@ -295,7 +295,7 @@ def broken_page_in_manifest(backup):
     _renew_checksum(backup, str(table.relative_to(backup)))
 
 
-# --- the manifest ----------------------------------------------------------------------------------------
+# --- the manifest ---
 
 
 def _manifest_path(backup):
@@ -303,7 +303,7 @@ def _manifest_path(backup):
 
 
 def _read_manifest(backup):
-    return json.loads(_manifest_path(backup).read_text(encoding="utf-8"))
+    return json.loads(_manifest_path(backup).read_text())
 
 
 def _write_manifest(backup, manifest):
@@ -315,7 +315,7 @@ def _write_manifest(backup, manifest):
     ]
     body = "{ " + "".join(members)
     checksum = hashlib.sha256(body.encode()).hexdigest()
-    _manifest_path(backup).write_text(f'{body}"Manifest-Checksum": "{checksum}"}}\n', encoding="utf-8")
+    _manifest_path(backup).write_text(f'{body}"Manifest-Checksum": "{checksum}"}}\n')
 
 
 @contextlib.contextmanager
@@ -353,8 +353,8 @@ def manifest_byte_flipped(backup):
 @_damage(stock="bad")
 def manifest_size_changed(backup):
     """One digit: still a manifest, but not the one that its checksum was made for."""
-    text = _manifest_path(backup).read_text(encoding="utf-8")
-    _manifest_path(backup).write_text(text.replace('"Size": 8192', '"Size": 8193', 1), encoding="utf-8")
+    text = _manifest_path(backup).read_text()
+    _manifest_path(backup).write_text(text.replace('"Size": 8192', '"Size": 8193', 1))
 
 
 @_damage(stock="bad")
@@ -369,7 +369,7 @@ def manifest_without_last_newline(backup):
 
 @_damage(stock="bad")
 def manifest_followed_by_more(backup):
-    with open(_manifest_path(backup), "a", encoding="utf-8") as manifest:
+    with open(_manifest_path(backup), "a") as manifest:
         manifest.write("{}\n")
 
 
@@ -479,7 +479,7 @@ def manifest_with_wal_range_of_another_timeline(backup):
         manifest["WAL-Ranges"][0]["Timeline"] += 1
 
 
-# --- WAL -------------------------------------------------------------------------------------------------
+# --- WAL ---
 
 
 def _wal_range(backup):
@@ -496,11 +496,11 @@ def _parse_lsn(text):
 def _wal_place(backup, lsn):
     """The segment file that holds this position, and the offset in it."""
     _, _, timeline = _wal_range(backup)
-    segments = [path for path in (backup / "pg_wal").iterdir() if re.fullmatch("[0-9A-F]{24}", path.name)]
-    size = segments[0].stat().st_size
+    directory = backup / "pg_wal"
+    size = next(directory.glob("[0-9A-F]" * 24)).stat().st_size
     per_id = 2**32 // size
     name = f"{timeline:08X}{lsn // size // per_id:08X}{lsn // size % per_id:08X}"
-    return backup / "pg_wal" / name, lsn % size
+    return directory / name, lsn % size
 
 
 @_damage(stock="bad")

@@ -11,7 +11,7 @@ def majors(since=10, until=18):
     chosen = [int(word) for word in os.environ.get("PG_MAJORS", "").split()] or ALL_MAJORS
     unknown = set(chosen) - set(ALL_MAJORS)
     if unknown:
-        raise ValueError(f"PG_MAJORS names versions that there are no servers of: {sorted(unknown)}")
+        raise ValueError(f"PG_MAJORS: there are no servers of the versions {sorted(unknown)}")
     return [major for major in ALL_MAJORS if major in chosen and since <= major <= until]
 
 

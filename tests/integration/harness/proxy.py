@@ -1,4 +1,4 @@
-"""A TCP proxy before a server that breaks or stalls a connection at a chosen byte.
+"""A TCP proxy before a server that breaks, stalls or falsifies a connection at a chosen byte.
 
     with Proxy(server.port) as proxy:
         proxy.cut(after=100_000, connection=1)
@@ -6,7 +6,7 @@
         assert proxy.fault_happened(timeout=0)
 
 Connections are counted from 0 in the order in which the client opens them; bytes are those from the
-server to the client. Everything up to the chosen byte reaches the client, and nothing behind it.
+server to the client. What comes before the chosen byte reaches the client as it is.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ CHUNK = 65536
 @dataclass(frozen=True)
 class _Fault:
     after: int
-    action: str  # "cut", "reset" or "stall"
+    action: str  # "cut", "reset", "stall" or "flip"
 
 
 class Proxy:
@@ -51,12 +51,16 @@ class Proxy:
         """Stops forwarding to the client after `after` bytes, but leaves the connection open."""
         self._faults[connection] = _Fault(after, "stall")
 
+    def flip(self, after, connection=0):
+        """Inverts the bits of the byte that follows the first `after` bytes."""
+        self._faults[connection] = _Fault(after, "flip")
+
     def release(self):
         """Lets stalled connections go on."""
         self._released.set()
 
     def fault_happened(self, timeout=60):
-        """Waits until a cut or stall has taken place; false if it has not within the timeout."""
+        """Waits until a fault has taken place; false if it has not within the timeout."""
         return self._fault_happened.wait(timeout)
 
     def env(self):
@@ -113,8 +117,7 @@ class Proxy:
                 if fault and self._received[number] + len(data) >= fault.after:
                     allowed = max(0, fault.after - self._received[number])
                     self._forward(number, data[:allowed], client)
-                    self._strike(number, server, client)
-                    data = data[allowed:]
+                    data = self._strike(number, data[allowed:], server, client)
                 self._forward(number, data, client)
         _shut(client)
 
@@ -122,25 +125,30 @@ class Proxy:
         client.sendall(data)
         self._received[number] += len(data)
 
-    def _strike(self, number, server, client):
-        fault = self._faults.pop(number)
-        if fault.action == "stall":
-            self._fault_happened.set()
+    def _strike(self, number, rest, server, client):
+        """Does the damage; returns what takes the place of the rest of the data."""
+        action = self._faults[number].action
+        if action == "flip" and not rest:
+            return rest  # the byte is still to come
+        del self._faults[number]
+        self._fault_happened.set()  # first: who sees the damage must find it reported
+        if action == "flip":
+            return bytes([rest[0] ^ 0xFF]) + rest[1:]
+        if action == "stall":
             self._released.wait()
-            return
-        if fault.action == "reset":
+            return rest
+        if action == "reset":
             _reset(client)
-        else:
-            _shut(client)
+        _shut(client)
         _shut(server)
-        self._fault_happened.set()
+        return rest
 
 
 def _reset(client):
     """Closes a socket so that its peer sees a reset."""
     no_lingering = struct.pack("ii", 1, 0)
     client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, no_lingering)
-    client.shutdown(socket.SHUT_RD)  # wakes the thread that reads from it, without saying goodbye to the peer
+    client.shutdown(socket.SHUT_RD)  # wakes its reading thread, but tells the peer nothing yet
     client.close()
 
 

@@ -1,10 +1,10 @@
 """Running programs as an ordinary user, and leaving nothing behind.
 
-Servers refuse to run as root, and a backup must belong to whoever starts it. So where the tests run as
-root, every program here runs as PLAIN_USER instead, and works in a ScratchDir that belongs to that user.
+Servers refuse to run as root, and a backup must belong to whoever starts it. So where the tests run
+as root, every program here runs as PLAIN_USER instead, and works in a ScratchDir of that user.
 
-Whatever has to go away again (a process, a directory) is tracked, and closed when the interpreter ends,
-also through SIGTERM, SIGHUP or Ctrl-C. If the interpreter is killed, the kernel kills the processes.
+Whatever has to go away again (a process, a directory) is tracked, and closed when the interpreter
+ends, also through SIGTERM, SIGHUP or Ctrl-C. If it is killed, the kernel kills the processes.
 """
 
 import atexit
@@ -37,7 +37,7 @@ def _plain_user():
 PLAIN_USER = _plain_user()
 
 
-# --- what has to be closed at the end --------------------------------------------------------------------
+# --- what has to be closed at the end ---
 
 _tracked = []
 
@@ -67,7 +67,7 @@ signal.signal(signal.SIGHUP, signal.default_int_handler)
 
 
 class ScratchDir:
-    """A temporary directory of the plain user: `with ScratchDir() as path`, or .path and .close()."""
+    """A temporary directory of the plain user: `with ScratchDir() as path`, or path and close()."""
 
     def __init__(self):
         self.path = Path(tempfile.mkdtemp(prefix="pgstow-it-"))
@@ -85,7 +85,7 @@ class ScratchDir:
         self.close()
 
 
-# --- processes -------------------------------------------------------------------------------------------
+# --- processes ---
 
 
 class CommandFailed(AssertionError):
@@ -175,7 +175,7 @@ class Background:
         return _whole_text(self._err)
 
     def wait_for_err(self, pattern, timeout=60):
-        """Waits until standard error holds a match of this regular expression and returns the match."""
+        """Waits until standard error matches this regular expression, and returns the match."""
 
         def matched_or_ended():
             running = self.is_running()  # asked before reading: what it wrote last counts too
@@ -190,7 +190,7 @@ class Background:
         self.process.send_signal(number)
 
     def wait(self, timeout=120):
-        """Waits for the end and returns the Result; after the timeout kills it and raises TimeoutError."""
+        """Waits for the end, returns the Result; kills it and raises TimeoutError if too late."""
         try:
             self.process.wait(timeout)
         except subprocess.TimeoutExpired:

@@ -28,8 +28,8 @@ REPOSITORY = Path(__file__).resolve().parents[3]
 SUPERUSER = "postgres"
 PASSWORD = "a password, with 'quotes'"
 
-# Speed where a test does not depend on it, and enough room for several backups at once. Memory is mapped
-# from files of the data directory, so that a killed server leaves none of it behind.
+# Speed where safety is not under test, and room for several backups at once. Memory is mapped from
+# files in the data directory, so that a killed server leaves none of it behind.
 DEFAULT_SETTINGS = {
     "listen_addresses": "127.0.0.1",
     "fsync": "off",
@@ -59,13 +59,13 @@ def servers_dir():
 
 
 class Server:
-    """A server on a new cluster, or on an existing data directory. A context manager: started, closed.
+    """A server on a new cluster or an existing data directory. A context manager: started, closed.
 
     checksums    whether a new cluster has data checksums
     auth         how TCP connections authenticate in a new cluster: trust, md5 or scram-sha-256
     initdb_args  more arguments for initdb
-    data_dir     an existing data directory to run instead of a new cluster; it is not removed at the end
-    settings     of postgresql.conf, over DEFAULT_SETTINGS; for an existing data directory, over its own
+    data_dir     an existing data directory to run instead of a new cluster; it stays at the end
+    settings     of postgresql.conf, over DEFAULT_SETTINGS or over those of the existing directory
     """
 
     def __init__(self, major, *, checksums=True, auth="trust", initdb_args=(), data_dir=None,
@@ -80,6 +80,7 @@ class Server:
         self.socket_dir = self._scratch.path
         self._process = None
         self._past_log = ""
+        self._was_killed = False
         self._options = {"port": self.port, "unix_socket_directories": self.socket_dir}
         track(self)
         if data_dir:
@@ -116,8 +117,8 @@ class Server:
         return ["--no-data-checksums"] if self.major >= 18 else []
 
     def configure(self, **settings):
-        """Adds settings to postgresql.conf; a running server reloads it, but some need a restart."""
-        with open(self.data_dir / "postgresql.conf", "a", encoding="utf-8") as conf:
+        """Adds settings to postgresql.conf; a running server reloads it (some need a restart)."""
+        with open(self.data_dir / "postgresql.conf", "a") as conf:
             for name, value in settings.items():
                 conf.write(f"{name} = {_quote(value)}\n")
         if self.is_running():
@@ -125,19 +126,20 @@ class Server:
 
     def start(self, timeout=60):
         """Starts the server and returns it when it accepts connections."""
-        options = [word for name, value in self._options.items() for word in ("-c", f"{name}={value}")]
-        # A death signal of QUIT is an immediate shutdown, with all children.
-        self._process = Background(
-            [self.bin / "postgres", "-D", self.data_dir, *options], death_signal="QUIT"
-        )
+        command = [self.bin / "postgres", "-D", self.data_dir]
+        for name, value in self._options.items():
+            command += ["-c", f"{name}={value}"]
+        self._process = Background(command, death_signal="QUIT")  # an immediate shutdown
+        untrack(self._process)  # it is for the server to end it
+        self._was_killed = False
         wait_until(self._is_ready, f"start of {self}", timeout)
         return self
 
     def _is_ready(self):
         if not self._process.is_running():
             raise ServerFailed(f"{self} did not start:\n{self.log()}")
-        lines = self._pid_file_lines()
-        return len(lines) == 8 and lines[0] == str(self._process.pid) and lines[7].strip() == "ready"
+        lines = [line.strip() for line in self._pid_file_lines()]
+        return lines[:1] == [str(self._process.pid)] and lines[7:] == ["ready"]
 
     def _pid_file_lines(self):
         try:
@@ -161,7 +163,7 @@ class Server:
 
     def kill(self):
         """Kills all processes of the server at once, as the loss of its machine would."""
-        self._process.send_signal(signal.SIGSTOP)  # or it would start new children while the old ones die
+        self._process.send_signal(signal.SIGSTOP)  # or it would replace the children that die
         children = _children(self._process.pid)
         ends = [os.pidfd_open(pid) for pid in children]
         for pid in [*children, self._process.pid]:
@@ -170,6 +172,7 @@ class Server:
         for end in ends:
             select.select([end], [], [])
             os.close(end)
+        self._was_killed = True
         self._forget_process()
 
     def _forget_process(self):
@@ -178,25 +181,31 @@ class Server:
         self._process = None
 
     def close(self):
-        """Ends the server if it runs, and removes everything but a data directory that was given."""
+        """Ends the server if it runs, and removes everything but a data directory it was given."""
         if self.is_running():
-            self.stop("immediate")
-        self._remove_shared_memory()
+            self._process.stop(STOP_SIGNALS["immediate"])
+        if self._process:
+            self._forget_process()
+        if self._was_killed:
+            self._remove_shared_memory()
         self._scratch.close()
         untrack(self)
 
     def _remove_shared_memory(self):
-        """Removes what a killed server leaves to its successor when there will be none."""
-        lines = self._pid_file_lines()
-        if len(lines) >= 7:
-            run(["ipcrm", "-m", lines[6].split()[1]])
+        """Removes what a killed server leaves to its successor, when there will be none."""
+        _key, identifier = self._pid_file_lines()[6].split()
+        run(["ipcrm", "-m", identifier])
 
     def log(self):
         """What the server has written since it was created."""
         return self._past_log + (self._process.err() if self._process else "")
 
     def __enter__(self):
-        return self if self.is_running() else self.start()
+        try:
+            return self if self.is_running() else self.start()
+        except BaseException:
+            self.close()
+            raise
 
     def __exit__(self, *exc_info):
         self.close()
@@ -214,7 +223,7 @@ class Server:
         return env
 
     def conninfo(self, **more):
-        """A connection string for TCP; `more` adds or replaces parameters (host=server.socket_dir)."""
+        """A connection string for TCP; `more` adds to it or replaces (host=server.socket_dir)."""
         names = {"PGHOST": "host", "PGPORT": "port", "PGUSER": "user", "PGPASSWORD": "password"}
         parameters = {names[name]: value for name, value in self.env().items()} | more
         return " ".join(f"{name}={_quote(value)}" for name, value in parameters.items())
@@ -222,10 +231,10 @@ class Server:
     # --- SQL ---
 
     def sql(self, query, dbname="postgres"):
-        """Runs SQL through psql; the rows of all its statements, each a list of strings (null: empty)."""
-        psql = [STOCK_BIN / "psql", "-X", "-q", "-t", "--csv", "-v", "ON_ERROR_STOP=1", "-d", dbname]
-        result = run(psql, input=query, env=self.env() | {"PGCLIENTENCODING": "UTF8"})
-        return list(csv.reader(io.StringIO(result.check().out)))
+        """Runs SQL through psql; returns the rows of all statements as lists of strings."""
+        env = self.env() | {"PGDATABASE": dbname, "PGCLIENTENCODING": "UTF8"}
+        psql = [STOCK_BIN / "psql", "-X", "-q", "-t", "--csv", "-v", "ON_ERROR_STOP=1"]
+        return list(csv.reader(io.StringIO(run(psql, input=query, env=env).check().out)))
 
     def value(self, query, dbname="postgres"):
         """The first column of the only row that the query returns."""
@@ -234,9 +243,8 @@ class Server:
 
     def wait_for(self, condition, dbname="postgres", timeout=60):
         """Waits until this SQL expression is true."""
-        wait_until(
-            lambda: self.value(f"SELECT {condition}", dbname) == "t", f"{condition} on {self}", timeout
-        )
+        query = f"SELECT {condition}"
+        wait_until(lambda: self.value(query, dbname) == "t", f"{condition} on {self}", timeout)
 
     def create_tablespace(self, name):
         """Creates a tablespace in a directory of its own and returns the directory."""
@@ -282,17 +290,13 @@ class Server:
 
     def start_copy(self, data_dir, **settings):
         """Starts a server of the same version on a restored backup; settings as for Server."""
-        copy = Server(self.major, data_dir=data_dir, auth=self.auth, **settings)
-        try:
-            return copy.start()
-        except BaseException:
-            copy.close()
-            raise
+        return Server(self.major, data_dir=data_dir, auth=self.auth, **settings).__enter__()
 
 
 # One query for each table, made and then run by psql. Neither sum depends on the order of the rows.
 DIGEST_QUERY = r"""
-SELECT format('SELECT %L, count(*), coalesce(sum(hashtext(t::text)), 0) FROM %s t', oid::regclass, oid::regclass)
+SELECT format('SELECT %L, count(*), coalesce(sum(hashtext(t::text)), 0) FROM %s t',
+              oid::regclass, oid::regclass)
 FROM pg_class
 WHERE relkind = 'r' AND relpersistence = 'p'
   AND relnamespace NOT IN ('pg_catalog'::regnamespace, 'information_schema'::regnamespace)
@@ -301,7 +305,7 @@ ORDER BY oid \gexec
 
 
 class PgbenchLoad:
-    """pgbench running in the background. A context manager; stop() it to compare data afterwards."""
+    """pgbench running in the background. A context manager; stop() it before comparing data."""
 
     def __init__(self, server, clients):
         self.server = server

@@ -1,0 +1,254 @@
+#!/usr/bin/env python3
+"""Runs the command lines of cases/*.txt and compares standard output, standard error and exit status.
+
+    run_cli.py [--update] [CASEFILE]...
+
+--update writes what the programs said into the case files. Read the difference before you keep it.
+
+A case file is a list of cases with empty lines between them:
+
+    # why this case is here
+    @ dir backup            something to prepare, see FIXTURES; any number
+    < secret                a line of standard input; any number
+    $ PG_COLOR=always pg_basebackup -D x --no-slot -S s
+    > a line of standard output
+    2> a line of standard error
+    + a/file/that/was/made
+    = 1
+
+Every case runs in an empty directory of its own, without a terminal, with no variables but those that
+stand before the command. Names of programs are looked up in PGSTOW_COMPAT, "pgstow" is PGSTOW_BIN.
+In what is compared, control characters, backslashes and blanks at the end of a line are escaped; "\\"
+alone at the end of a line says that there was no newline. "= signal NAME" instead of a status: the program died of that signal.
+"""
+
+import argparse
+import difflib
+import hashlib
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+CASES = Path(__file__).resolve().parent / "cases"
+TIMEOUT = 30
+KEPT_VARIABLES = ("ASAN_OPTIONS", "UBSAN_OPTIONS", "TSAN_OPTIONS", "LSAN_OPTIONS", "LD_LIBRARY_PATH")
+
+
+@dataclass
+class Case:
+    where: str
+    comments: list = field(default_factory=list)
+    fixtures: list = field(default_factory=list)
+    stdin: list = field(default_factory=list)
+    command: str = ""
+    outcome: list = field(default_factory=list)  # the lines behind the command, as they are
+
+    def text(self, outcome):
+        lines = [f"# {c}".rstrip() for c in self.comments]
+        lines += [f"@ {f}" for f in self.fixtures]
+        lines += [f"< {line}".rstrip() for line in self.stdin]
+        if self.command:
+            lines.append(f"$ {self.command}")
+        return "\n".join(lines + outcome)
+
+
+def parse(path):
+    """The cases of a file; a paragraph of comments only becomes a case without a command."""
+    cases = []
+    text = path.read_text()
+    for paragraph in re.finditer(r"(?:^.+\n?)+", text, re.MULTILINE):
+        number = text.count("\n", 0, paragraph.start()) + 1
+        case = Case(f"{path.name}:{number}")
+        for line in paragraph.group().splitlines():
+            mark, _, rest = line.partition(" ")
+            if mark == "#":
+                case.comments.append(rest)
+            elif mark == "@":
+                case.fixtures.append(rest)
+            elif mark == "<":
+                case.stdin.append(rest)
+            elif mark == "$" and not case.command:
+                case.command = rest
+            elif mark in (">", "2>", "+", "=") and case.command:
+                case.outcome.append(line)
+            else:
+                raise SystemExit(f"{case.where}: cannot be read: {line!r}")
+        cases.append(case)
+    return cases
+
+
+# ---- fixtures: what a case finds in its directory ----
+
+
+def write(path, content):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content)
+
+
+def flip_first_bit(path):
+    content = bytearray(path.read_bytes())
+    content[0] ^= 1
+    path.write_bytes(content)
+
+
+def make_backup(root, name, *traits):
+    """A backup of two files. Traits: "wal" needs WAL that is not there, "tmp" was not completed."""
+    contents = {"PG_VERSION": "16\n", "base/1/2619": "rows " * 410}
+    files = []
+    for path, content in contents.items():
+        write(root / name / path, content)
+        files.append({
+            "Path": path, "Size": len(content), "Last-Modified": "2026-11-20 00:00:00 GMT",
+            "Checksum-Algorithm": "SHA256", "Checksum": hashlib.sha256(content.encode()).hexdigest(),
+        })
+    (root / name / "pg_wal").mkdir()
+    ranges = [{"Timeline": 1, "Start-LSN": "0/2000028", "End-LSN": "0/2000100"}]
+    text = ('{ "PostgreSQL-Backup-Manifest-Version": 1,\n'
+            f'"Files": {json.dumps(files)},\n'
+            f'"WAL-Ranges": {json.dumps(ranges if "wal" in traits else [])},\n')
+    text += f'"Manifest-Checksum": "{hashlib.sha256(text.encode()).hexdigest()}"}}\n'
+    write(root / name / ("backup_manifest.tmp" if "tmp" in traits else "backup_manifest"), text)
+
+
+FIXTURES = {
+    "dir": lambda root, path: (root / path).mkdir(parents=True),
+    "file": lambda root, path, content="": write(root / path, content),
+    "flip": lambda root, path: flip_first_bit(root / path),
+    "remove": lambda root, path: (root / path).unlink(),
+    "link": lambda root, path, target: (root / path).symlink_to(target),
+    "backup": make_backup,
+}
+
+# Fixtures about how the program is run: "stdout PATH" and "signal NAME", which is sent as soon as the
+# program has said something, while its standard input stays open.
+RUN_FIXTURES = ("stdout", "signal")
+
+
+# ---- running ----
+
+
+ESCAPES = {"\\": "\\\\", "\t": "\\t", "\r": "\\r", "\33": "\\e"}
+
+
+def escape(line):
+    escaped = "".join(
+        ESCAPES.get(c, c if c >= " " and c != "\x7f" else f"\\x{ord(c):02x}") for c in line)
+    return escaped[:-1] + "\\x20" if escaped.endswith(" ") else escaped
+
+
+def marked(mark, output):
+    """Output as lines that begin with `mark`."""
+    *lines, rest = output.decode(errors="backslashreplace").split("\n")
+    result = [f"{mark} {escape(line)}".rstrip() for line in lines]
+    return result + [f"{mark} {escape(rest)}\\"] if rest else result
+
+
+def program_path(name):
+    if name == "pgstow":
+        return Path(os.environ["PGSTOW_BIN"])
+    return Path(os.environ["PGSTOW_COMPAT"]) / name
+
+
+def split_command(command):
+    """The variables before a command, and its words."""
+    words = shlex.split(command)
+    variables = {}
+    while words and re.match(r"[A-Z_]+=", words[0]):
+        name, _, value = words.pop(0).partition("=")
+        variables[name] = value
+    return variables, words
+
+
+def hear_and_signal(process, name):
+    """Signal the program once it has said something; returns what it said then."""
+    said = os.read(process.stderr.fileno(), 4096)
+    time.sleep(0.2)
+    process.send_signal(signal.Signals[name])
+    return said
+
+
+def execute(case, root, how):
+    variables, words = split_command(case.command)
+    environment = {k: os.environ[k] for k in KEPT_VARIABLES if k in os.environ}
+    environment |= {"LC_ALL": "C", "TZ": "UTC", "HOME": str(root),
+                    "PATH": f"{os.environ['PGSTOW_COMPAT']}:/usr/bin:/bin"} | variables
+    stdout = os.open(how["stdout"], os.O_WRONLY) if "stdout" in how else subprocess.PIPE
+    process = subprocess.Popen(
+        words, executable=program_path(words[0]), cwd=root, env=environment, start_new_session=True,
+        stdin=subprocess.PIPE, stdout=stdout, stderr=subprocess.PIPE)
+    said = b""
+    try:
+        if "signal" in how:
+            said = hear_and_signal(process, how["signal"])
+            process.wait(TIMEOUT)
+        given = "".join(f"{line}\n" for line in case.stdin).encode()
+        out, err = process.communicate(given, TIMEOUT)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        out, err = process.communicate()
+        err += f"(killed after {TIMEOUT} seconds)\n".encode()
+    if "stdout" in how:
+        os.close(stdout)
+    status = process.returncode
+    end = str(status) if status >= 0 else f"signal {signal.Signals(-status).name}"
+    return marked(">", out or b""), marked("2>", said + err), [f"= {end}"]
+
+
+def run(case):
+    """What the command of a case did, as the lines of a case file."""
+    with tempfile.TemporaryDirectory(prefix="pgstow-cli-") as directory:
+        root = Path(directory)
+        how = {}
+        for fixture in case.fixtures:
+            name, *arguments = shlex.split(fixture)
+            if name in RUN_FIXTURES:
+                how[name] = arguments[0]
+            elif name in FIXTURES:
+                FIXTURES[name](root, *arguments)
+            else:
+                raise SystemExit(f"{case.where}: no such fixture: {name}")
+        before = {p.relative_to(root) for p in root.rglob("*")}
+        out, err, status = execute(case, root, how)
+        after = {p.relative_to(root) for p in root.rglob("*")}
+        return out + err + [f"+ {made}" for made in sorted(after - before)] + status
+
+
+def main():
+    parser = argparse.ArgumentParser(description="Runs the cases of tests/cli.")
+    parser.add_argument("--update", action="store_true", help="write what the programs said")
+    parser.add_argument("files", nargs="*", type=Path, help="case files (default: all)")
+    arguments = parser.parse_args()
+    for variable in ("PGSTOW_BIN", "PGSTOW_COMPAT"):
+        if variable not in os.environ:
+            parser.error(f"{variable} is not set: run this through ctest, or set it")
+
+    count = failed = 0
+    for path in arguments.files or sorted(CASES.glob("*.txt")):
+        paragraphs = []
+        for case in parse(path):
+            outcome = run(case) if case.command else []
+            paragraphs.append(case.text(outcome))
+            count += bool(case.command)
+            if outcome != case.outcome and not arguments.update:
+                failed += 1
+                print(f"{case.where}: $ {case.command}")
+                for line in difflib.unified_diff(case.outcome, outcome, "expected", "got", lineterm=""):
+                    print(f"    {line}")
+        if arguments.update:
+            path.write_text("\n\n".join(paragraphs) + "\n")
+    print(f"{count} command lines, {failed} differ")
+    if failed:
+        print("When all of these are right: tests/cli/run_cli.py --update")
+    return 1 if failed or count == 0 else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

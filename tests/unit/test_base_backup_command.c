@@ -1,0 +1,184 @@
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "protocol/protocol.h"
+
+#define COUNT(array) (sizeof(array) / sizeof((array)[0]))
+
+static void
+assert_command(int major, const BaseBackupRequest *request, const char *expected)
+{
+    ServerFeatures features;
+    Error err = ERROR_INIT;
+    Buf command = BUF_INIT;
+
+    assert_true(server_features(major * 10000 + 1, "x", &features, &err));
+    assert_true(base_backup_command(request, &features, &command, &err));
+    assert_string_equal(buf_text(&command), expected);
+    assert_int_equal(command.len, strlen(expected));
+    buf_free(&command);
+}
+
+/* What a plain backup with streamed WAL asks for. */
+static const BaseBackupRequest usual = {.label = "pg_basebackup base backup",
+                                        .progress = true,
+                                        .fast_checkpoint = true,
+                                        .no_wait = true,
+                                        .verify_checksums = true,
+                                        .manifest = MANIFEST_YES};
+
+/* Every option there is. */
+static const BaseBackupRequest everything = {.label = "it's",
+                                             .progress = true,
+                                             .fast_checkpoint = true,
+                                             .include_wal = true,
+                                             .no_wait = true,
+                                             .max_rate_kb = 1048576,
+                                             .tablespace_map = true,
+                                             .verify_checksums = false,
+                                             .manifest = MANIFEST_FORCE_ENCODE,
+                                             .manifest_checksums = "SHA256"};
+
+static const BaseBackupRequest nothing = {.label = "", .verify_checksums = true};
+
+#define USUAL_OLD "BASE_BACKUP LABEL 'pg_basebackup base backup' PROGRESS FAST NOWAIT"
+#define USUAL_NEW                                                                                  \
+    "BASE_BACKUP (LABEL 'pg_basebackup base backup', PROGRESS, CHECKPOINT 'fast', WAIT 0, "        \
+    "VERIFY_CHECKSUMS 1, MANIFEST 'yes', TARGET 'client')"
+#define EVERYTHING_OLD                                                                             \
+    "BASE_BACKUP LABEL 'it''s' PROGRESS WAL FAST NOWAIT MAX_RATE 1048576 TABLESPACE_MAP"
+#define EVERYTHING_NEW                                                                             \
+    "BASE_BACKUP (LABEL 'it''s', PROGRESS, WAL, CHECKPOINT 'fast', WAIT 0, MAX_RATE 1048576, "     \
+    "TABLESPACE_MAP, VERIFY_CHECKSUMS 0, MANIFEST 'force-encode', MANIFEST_CHECKSUMS 'SHA256', "   \
+    "TARGET 'client')"
+#define NOTHING_OLD "BASE_BACKUP LABEL ''"
+#define NOTHING_NEW "BASE_BACKUP (LABEL '', VERIFY_CHECKSUMS 1, TARGET 'client')"
+
+static void
+every_major_version(void **state)
+{
+    static const struct {
+        int major;
+        const char *usual;
+        const char *everything;
+        const char *nothing;
+    } rows[] = {
+        {10, USUAL_OLD, EVERYTHING_OLD, NOTHING_OLD},
+        {11, USUAL_OLD, EVERYTHING_OLD " NOVERIFY_CHECKSUMS", NOTHING_OLD},
+        {12, USUAL_OLD, EVERYTHING_OLD " NOVERIFY_CHECKSUMS", NOTHING_OLD},
+        {13, USUAL_OLD " MANIFEST 'yes'",
+         EVERYTHING_OLD " NOVERIFY_CHECKSUMS MANIFEST 'force-encode' MANIFEST_CHECKSUMS 'SHA256'",
+         NOTHING_OLD},
+        {14, USUAL_OLD " MANIFEST 'yes'",
+         EVERYTHING_OLD " NOVERIFY_CHECKSUMS MANIFEST 'force-encode' MANIFEST_CHECKSUMS 'SHA256'",
+         NOTHING_OLD},
+        {15, USUAL_NEW, EVERYTHING_NEW, NOTHING_NEW},
+        {16, USUAL_NEW, EVERYTHING_NEW, NOTHING_NEW},
+        {17, USUAL_NEW, EVERYTHING_NEW, NOTHING_NEW},
+        {18, USUAL_NEW, EVERYTHING_NEW, NOTHING_NEW},
+    };
+
+    (void)state;
+    assert_int_equal(COUNT(rows), SERVER_MAJOR_MAX - SERVER_MAJOR_MIN + 1);
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        assert_int_equal(rows[i].major, SERVER_MAJOR_MIN + (int)i);
+        assert_command(rows[i].major, &usual, rows[i].usual);
+        assert_command(rows[i].major, &everything, rows[i].everything);
+        assert_command(rows[i].major, &nothing, rows[i].nothing);
+    }
+}
+
+/* Each option alone, so that none depends on another. */
+static void
+single_options(void **state)
+{
+    static const struct {
+        BaseBackupRequest request;
+        const char *old_form; /* 14 */
+        const char *new_form; /* 15 */
+    } cases[] = {
+        {{.label = "a", .verify_checksums = true, .progress = true},
+         "BASE_BACKUP LABEL 'a' PROGRESS",
+         "BASE_BACKUP (LABEL 'a', PROGRESS, VERIFY_CHECKSUMS 1, TARGET 'client')"},
+        {{.label = "a", .verify_checksums = true, .include_wal = true},
+         "BASE_BACKUP LABEL 'a' WAL",
+         "BASE_BACKUP (LABEL 'a', WAL, VERIFY_CHECKSUMS 1, TARGET 'client')"},
+        {{.label = "a", .verify_checksums = true, .fast_checkpoint = true},
+         "BASE_BACKUP LABEL 'a' FAST",
+         "BASE_BACKUP (LABEL 'a', CHECKPOINT 'fast', VERIFY_CHECKSUMS 1, TARGET 'client')"},
+        {{.label = "a", .verify_checksums = true, .no_wait = true},
+         "BASE_BACKUP LABEL 'a' NOWAIT",
+         "BASE_BACKUP (LABEL 'a', WAIT 0, VERIFY_CHECKSUMS 1, TARGET 'client')"},
+        {{.label = "a", .verify_checksums = true, .max_rate_kb = 32},
+         "BASE_BACKUP LABEL 'a' MAX_RATE 32",
+         "BASE_BACKUP (LABEL 'a', MAX_RATE 32, VERIFY_CHECKSUMS 1, TARGET 'client')"},
+        {{.label = "a", .verify_checksums = true, .max_rate_kb = UINT32_MAX},
+         "BASE_BACKUP LABEL 'a' MAX_RATE 4294967295",
+         "BASE_BACKUP (LABEL 'a', MAX_RATE 4294967295, VERIFY_CHECKSUMS 1, TARGET 'client')"},
+        {{.label = "a", .verify_checksums = true, .tablespace_map = true},
+         "BASE_BACKUP LABEL 'a' TABLESPACE_MAP",
+         "BASE_BACKUP (LABEL 'a', TABLESPACE_MAP, VERIFY_CHECKSUMS 1, TARGET 'client')"},
+        {{.label = "a", .verify_checksums = false},
+         "BASE_BACKUP LABEL 'a' NOVERIFY_CHECKSUMS",
+         "BASE_BACKUP (LABEL 'a', VERIFY_CHECKSUMS 0, TARGET 'client')"},
+        {{.label = "a",
+          .verify_checksums = true,
+          .manifest = MANIFEST_YES,
+          .manifest_checksums = "no'ne"},
+         "BASE_BACKUP LABEL 'a' MANIFEST 'yes' MANIFEST_CHECKSUMS 'no''ne'",
+         "BASE_BACKUP (LABEL 'a', VERIFY_CHECKSUMS 1, MANIFEST 'yes', MANIFEST_CHECKSUMS 'no''ne', "
+         "TARGET 'client')"},
+        /* checksums without a manifest are an error on the server */
+        {{.label = "a",
+          .verify_checksums = true,
+          .manifest = MANIFEST_NO,
+          .manifest_checksums = "SHA224"},
+         "BASE_BACKUP LABEL 'a'",
+         "BASE_BACKUP (LABEL 'a', VERIFY_CHECKSUMS 1, TARGET 'client')"},
+        /* a label cannot end its literal */
+        {{.label = "', TARGET 'server", .verify_checksums = true},
+         "BASE_BACKUP LABEL ''', TARGET ''server'",
+         "BASE_BACKUP (LABEL ''', TARGET ''server', VERIFY_CHECKSUMS 1, TARGET 'client')"},
+        {{.label = "%s\\n", .verify_checksums = true},
+         "BASE_BACKUP LABEL '%s\\n'",
+         "BASE_BACKUP (LABEL '%s\\n', VERIFY_CHECKSUMS 1, TARGET 'client')"},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        assert_command(14, &cases[i].request, cases[i].old_form);
+        assert_command(15, &cases[i].request, cases[i].new_form);
+    }
+}
+
+static void
+command_is_appended(void **state)
+{
+    ServerFeatures features;
+    Error err = ERROR_INIT;
+    Buf command = BUF_INIT;
+
+    (void)state;
+    assert_true(server_features(100001, "x", &features, &err));
+    assert_true(buf_printf(&command, &err, "before "));
+    assert_true(base_backup_command(&nothing, &features, &command, &err));
+    assert_string_equal(buf_text(&command), "before BASE_BACKUP LABEL ''");
+    buf_free(&command);
+}
+
+int
+main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_major_version),
+        cmocka_unit_test(single_options),
+        cmocka_unit_test(command_is_appended),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
