@@ -7,9 +7,6 @@
 readonly BUILD_PACKAGES=(gcc libc6-dev cmake ninja-build pkg-config git
     libpq-dev libssl-dev liblz4-dev libzstd-dev zlib1g-dev)
 
-# A server to try it on, with psql and pgbench.
-readonly SERVER_PACKAGES=(postgresql-15 postgresql-client-15)
-
 # To build and run the tests.
 readonly TEST_PACKAGES=(libcmocka-dev python3 clang-14 libclang-rt-14-dev)
 

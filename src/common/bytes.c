@@ -248,12 +248,14 @@ hex_parse(const char *text, size_t text_len, uint8_t *ret_bytes, size_t len)
 {
     if (text_len != 2 * len)
         return false;
-    for (size_t i = 0; i < len; i++) {
-        int high = hex_digit(text[2 * i]);
-        int low = hex_digit(text[2 * i + 1]);
-
-        if (high < 0 || low < 0)
+    for (size_t i = 0; i < text_len; i++) {
+        if (hex_digit(text[i]) < 0)
             return false;
+    }
+    for (size_t i = 0; i < len; i++) {
+        unsigned high = (unsigned)hex_digit(text[2 * i]);
+        unsigned low = (unsigned)hex_digit(text[2 * i + 1]);
+
         ret_bytes[i] = (uint8_t)(high << 4 | low);
     }
     return true;

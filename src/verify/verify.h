@@ -44,9 +44,9 @@ typedef struct ProblemSink {
 
 /*
  * The Ledger records path, size and digest of every file that passes its stage; comparing it with
- * the manifest afterwards shows what was lost or altered between the server and us. It outlives the
- * chain. Files of a tablespace archive are recorded as pg_tblspc/<oid>/..., as the manifest has
- * them.
+ * the manifest afterwards shows what was lost or altered between the server and us. It outlives
+ * the chain. Files of a tablespace archive are recorded as pg_tblspc/<oid>/..., as the manifest
+ * has them; a path that passes twice is an ERR_FORMAT.
  */
 typedef struct Ledger Ledger;
 
@@ -72,9 +72,11 @@ uint64_t ledger_byte_count(const Ledger *ledger);
 
 /*
  * wal_check: a stage for WAL segments as entries; follows the record chain from `start` and fails
- * with ERR_MISMATCH, naming segment and LSN, at the first record that is damaged. Entries that are
- * no segments (history files) pass unchecked. A later timeline's segment that begins before the
- * position reached restarts the chain there. `*checked_to` is written by the pushing thread.
+ * with ERR_MISMATCH, naming segment and LSN, at the first record that is damaged or segment that
+ * does not continue the one before. Entries that are no segments (history files) pass unchecked. A
+ * later timeline's segment that begins at or before the position reached restarts the chain there.
+ * `*checked_to` is the end of what is intact, at first `start`; written by the pushing thread, and
+ * set back when the chain restarts.
  */
 typedef struct WalCheckConfig {
     Lsn start;
@@ -102,17 +104,24 @@ typedef struct VerifyConfig {
     bool skip_checksums;
     bool skip_wal;
     ProblemSink problems;
-    /* Called from the calling thread, at most about ten times a second and once at the end; may be
-     * NULL. */
+    /* Of the checksums; called from the calling thread, at most about ten times a second and once
+     * at the end; may be NULL. */
     void (*progress)(void *ctx, const VerifyProgress *progress);
     void *progress_ctx;
     const Stop *stop; /* may be NULL */
 } VerifyConfig;
 
-/* The whole check of a plain backup. *ret_problems counts what was reported: 0 means verified. */
+/*
+ * The whole check of a plain backup. *ret_problems counts what was reported: 0 means verified.
+ * Links are followed to directories only, as pg_wal and pg_tblspc/<name>. An Error when the
+ * manifest or the directory itself cannot be read.
+ */
 bool verify_plain(const VerifyConfig *config, uint64_t *ret_problems, Error *err) MUST_USE;
 
-/* One WAL range against the segments of a directory: reports at most one problem. */
+/*
+ * One WAL range against the segments of a directory: reports at most one problem, the directory's
+ * or a file's not being there or readable included. The segment size is what the segments say.
+ */
 bool verify_wal_range(const char *wal_directory, const ManifestWalRange *range, uint64_t system_id,
                       const ProblemSink *sink, uint64_t *ret_problems, Error *err) MUST_USE;
 

@@ -14,7 +14,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-PAGES = Path(__file__).resolve().parents[2] / "docs" / "man"
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = ROOT / "docs" / "man"
+BIN = os.environ.get("PGSTOW_BIN", ROOT / "build" / "dev" / "pgstow")
 
 problems = []
 
@@ -26,14 +28,15 @@ def complain(text):
 
 def program(*arguments):
     """What pgstow prints."""
-    return subprocess.run([os.environ["PGSTOW_BIN"], *arguments], check=True, capture_output=True,
+    return subprocess.run([BIN, *arguments], check=True, capture_output=True,
                           text=True, env={"LC_ALL": "C"}).stdout
 
 
 def help_options(text):
-    """{"-D": True, "--no-slot": False, ...}: the options of a --help, and whether they take an argument."""
+    """{"-D": True, "--no-slot": False, ...}: the options, and whether they take an argument."""
     options = {}
-    for short, long, equals in re.findall(r"^  (?:(-\S)(?:, )?|    )(--[a-z-]+)?(=?)", text, re.MULTILINE):
+    pattern = r"^  (?:(-\S)(?:, )?|    )(--[a-z-]+)?(=?)"
+    for short, long, equals in re.findall(pattern, text, re.MULTILINE):
         for name in filter(None, (short, long)):
             options[name] = equals == "="
     return options

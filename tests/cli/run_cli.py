@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Runs the command lines of cases/*.txt and compares standard output, standard error and exit status.
+"""Runs the command lines of cases/*.txt and compares their output and exit status with what is there.
 
     run_cli.py [--update] [CASEFILE]...
 
@@ -16,10 +16,12 @@ A case file is a list of cases with empty lines between them:
     + a/file/that/was/made
     = 1
 
-Every case runs in an empty directory of its own, without a terminal, with no variables but those that
-stand before the command. Names of programs are looked up in PGSTOW_COMPAT, "pgstow" is PGSTOW_BIN.
-In what is compared, control characters, backslashes and blanks at the end of a line are escaped; "\\"
-alone at the end of a line says that there was no newline. "= signal NAME" instead of a status: the program died of that signal.
+Every case runs in an empty directory of its own, without a terminal, with no variables but those
+that stand before the command. "pgstow" is PGSTOW_BIN, the other names are looked up in
+PGSTOW_COMPAT; when these are not set (ctest sets them), both are those of build/dev.
+In what is compared, control characters, backslashes and blanks at the end of a line are escaped; a
+single "\\" at the end of a line says that there was no newline.
+"= signal NAME" instead of a status says that the program died of that signal.
 """
 
 import argparse
@@ -38,8 +40,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 CASES = Path(__file__).resolve().parent / "cases"
+BUILD = Path(__file__).resolve().parents[2] / "build" / "dev"
+BIN = Path(os.environ.get("PGSTOW_BIN", BUILD / "pgstow")).absolute()
+COMPAT = Path(os.environ.get("PGSTOW_COMPAT", BUILD / "compat")).absolute()
 TIMEOUT = 30
-KEPT_VARIABLES = ("ASAN_OPTIONS", "UBSAN_OPTIONS", "TSAN_OPTIONS", "LSAN_OPTIONS", "LD_LIBRARY_PATH")
+KEPT_VARIABLES = ("ASAN_OPTIONS", "UBSAN_OPTIONS", "TSAN_OPTIONS", "LSAN_OPTIONS",
+                  "LD_LIBRARY_PATH")
 
 
 @dataclass
@@ -107,7 +113,8 @@ def make_backup(root, name, *traits):
         write(root / name / path, content)
         files.append({
             "Path": path, "Size": len(content), "Last-Modified": "2026-11-20 00:00:00 GMT",
-            "Checksum-Algorithm": "SHA256", "Checksum": hashlib.sha256(content.encode()).hexdigest(),
+            "Checksum-Algorithm": "SHA256",
+            "Checksum": hashlib.sha256(content.encode()).hexdigest(),
         })
     (root / name / "pg_wal").mkdir()
     ranges = [{"Timeline": 1, "Start-LSN": "0/2000028", "End-LSN": "0/2000100"}]
@@ -127,8 +134,8 @@ FIXTURES = {
     "backup": make_backup,
 }
 
-# Fixtures about how the program is run: "stdout PATH" and "signal NAME", which is sent as soon as the
-# program has said something, while its standard input stays open.
+# Fixtures about how the program is run: "stdout PATH" and "signal NAME", which is sent as soon as
+# the program has said something, while its standard input stays open.
 RUN_FIXTURES = ("stdout", "signal")
 
 
@@ -149,12 +156,6 @@ def marked(mark, output):
     *lines, rest = output.decode(errors="backslashreplace").split("\n")
     result = [f"{mark} {escape(line)}".rstrip() for line in lines]
     return result + [f"{mark} {escape(rest)}\\"] if rest else result
-
-
-def program_path(name):
-    if name == "pgstow":
-        return Path(os.environ["PGSTOW_BIN"])
-    return Path(os.environ["PGSTOW_COMPAT"]) / name
 
 
 def split_command(command):
@@ -179,11 +180,13 @@ def execute(case, root, how):
     variables, words = split_command(case.command)
     environment = {k: os.environ[k] for k in KEPT_VARIABLES if k in os.environ}
     environment |= {"LC_ALL": "C", "TZ": "UTC", "HOME": str(root),
-                    "PATH": f"{os.environ['PGSTOW_COMPAT']}:/usr/bin:/bin"} | variables
+                    "PATH": f"{COMPAT}:/usr/bin:/bin"}
+    environment |= variables
     stdout = os.open(how["stdout"], os.O_WRONLY) if "stdout" in how else subprocess.PIPE
     process = subprocess.Popen(
-        words, executable=program_path(words[0]), cwd=root, env=environment, start_new_session=True,
-        stdin=subprocess.PIPE, stdout=stdout, stderr=subprocess.PIPE)
+        words, executable=BIN if words[0] == "pgstow" else COMPAT / words[0], cwd=root,
+        env=environment, start_new_session=True, stdin=subprocess.PIPE, stdout=stdout,
+        stderr=subprocess.PIPE)
     said = b""
     try:
         if "signal" in how:
@@ -226,9 +229,8 @@ def main():
     parser.add_argument("--update", action="store_true", help="write what the programs said")
     parser.add_argument("files", nargs="*", type=Path, help="case files (default: all)")
     arguments = parser.parse_args()
-    for variable in ("PGSTOW_BIN", "PGSTOW_COMPAT"):
-        if variable not in os.environ:
-            parser.error(f"{variable} is not set: run this through ctest, or set it")
+    if not BIN.exists():
+        parser.error(f"there is no program {BIN}")
 
     count = failed = 0
     for path in arguments.files or sorted(CASES.glob("*.txt")):
@@ -240,13 +242,15 @@ def main():
             if outcome != case.outcome and not arguments.update:
                 failed += 1
                 print(f"{case.where}: $ {case.command}")
-                for line in difflib.unified_diff(case.outcome, outcome, "expected", "got", lineterm=""):
+                for line in difflib.unified_diff(case.outcome, outcome, "expected", "got",
+                                                 lineterm=""):
                     print(f"    {line}")
         if arguments.update:
             path.write_text("\n\n".join(paragraphs) + "\n")
     print(f"{count} command lines, {failed} differ")
     if failed:
-        print("When all of these are right: tests/cli/run_cli.py --update")
+        print(f"If the new output is right: "
+              f"PGSTOW_BIN={BIN} PGSTOW_COMPAT={COMPAT} {Path(__file__).resolve()} --update")
     return 1 if failed or count == 0 else 0
 
 

@@ -73,7 +73,7 @@ class Refusals(unittest.TestCase):
     def test_no_replication_privilege(self):
         with Server(self.major) as server:
             server.sql("CREATE ROLE mere LOGIN")
-            self.assert_refused(server, "must be superuser or replication role|replication",
+            self.assert_refused(server, "must be superuser or replication role|permission denied",
                                 "-U", "mere")
 
 

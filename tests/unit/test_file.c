@@ -1,6 +1,7 @@
 /*
  * Files, paths and directories: exact results, exact messages, nothing followed that must not be.
  */
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -885,9 +886,9 @@ remove_deep_tree(void **state)
     buf_free(&path);
 }
 
-/* In the child: as somebody to whom "t/locked" does not belong. */
+/* In the child: remove "t" as somebody to whom LOCKED does not belong. */
 static int
-remove_as_stranger(void)
+remove_as_stranger(const char *locked)
 {
     Error err = ERROR_INIT;
     Error expected = ERROR_INIT;
@@ -897,8 +898,7 @@ remove_as_stranger(void)
     if (dir_remove(in_dir("t"), &err))
         return 2;
     error_ignored(error_set(&expected, ERR_SYSTEM,
-                            "could not remove file \"%s\": Permission denied",
-                            in_dir("t/locked/f")));
+                            "could not remove file \"%s/f\": Permission denied", locked));
     if (strcmp(err.message, expected.message) != 0) {
         (void)fprintf(stderr, "%s\n", err.message);
         return 3;
@@ -906,34 +906,76 @@ remove_as_stranger(void)
     return err.sys_errno == EACCES ? 0 : 4;
 }
 
-/* A failure does not end it: all that can go goes, and the first failure is told with its path. */
+/* "t/NAME" with a file that nobody else may remove. */
 static void
-remove_goes_on_after_a_failure(void **state)
+make_locked(const char *name)
 {
-    static const char *const directories[] = {"t", "t/a", "t/a/b", "t/z"};
+    const char *path = in_dir(name);
+    char *file;
+    Error err = ERROR_INIT;
+
+    temp_dir_mkdir(&dir, name);
+    file = path_join(name, "f", &err);
+    assert_non_null(file);
+    temp_dir_write(&dir, file, "x", 1);
+    free(file);
+    assert_int_equal(chmod(path, 0555), 0);
+}
+
+static void
+check_removal_as_stranger(const char *locked)
+{
     int status = -1;
     pid_t child;
 
-    (void)state;
-    make_tree("t");
-    temp_dir_mkdir(&dir, "t/locked");
-    temp_dir_write(&dir, "t/locked/f", "x", 1);
     assert_int_equal(chmod(dir.path, 0755), 0);
-    for (size_t i = 0; geteuid() == 0 && i < sizeof directories / sizeof directories[0]; i++)
-        assert_int_equal(chown(in_dir(directories[i]), 65534, 65534), 0);
-    assert_int_equal(chmod(in_dir("t/locked"), 0555), 0);
-    (void)in_dir("t/locked/f"); /* the child must not allocate what only the parent frees */
-
+    assert_int_equal(chmod(in_dir("t"), 0777), 0);
     child = fork();
     if (child == 0)
-        _exit(remove_as_stranger());
+        _exit(remove_as_stranger(locked));
     assert_int_equal(waitpid(child, &status, 0), child);
     assert_true(WIFEXITED(status));
     assert_int_equal(WEXITSTATUS(status), 0);
+}
+
+/* A failure does not end it: all that can go goes, and the failure is told with its path. */
+static void
+remove_goes_on_after_a_failure(void **state)
+{
+    static const char *const directories[] = {"t/a", "t/a/b", "t/z"};
+
+    (void)state;
+    make_tree("t");
+    make_locked("t/locked");
+    for (size_t i = 0; geteuid() == 0 && i < sizeof directories / sizeof directories[0]; i++)
+        assert_int_equal(chown(in_dir(directories[i]), 65534, 65534), 0);
+    check_removal_as_stranger(in_dir("t/locked"));
     assert_true(temp_dir_exists(&dir, "t/locked/f"));
     assert_false(temp_dir_exists(&dir, "t/a"));
     assert_false(temp_dir_exists(&dir, "t/f"));
     assert_false(temp_dir_exists(&dir, "t/z"));
+}
+
+/* Of two failures the first one met is told. */
+static void
+remove_tells_the_first_failure(void **state)
+{
+    const char *first = NULL;
+    struct dirent *entry;
+    DIR *open_dir;
+
+    (void)state;
+    make_locked("t/one");
+    make_locked("t/two");
+    open_dir = opendir(in_dir("t"));
+    assert_non_null(open_dir);
+    while (first == NULL && (entry = readdir(open_dir)) != NULL) {
+        if (entry->d_name[0] != '.')
+            first = strcmp(entry->d_name, "one") == 0 ? in_dir("t/one") : in_dir("t/two");
+    }
+    assert_int_equal(closedir(open_dir), 0);
+    assert_non_null(first);
+    check_removal_as_stranger(first);
 }
 
 #define TEST(function) cmocka_unit_test_setup_teardown(function, setup, teardown)
@@ -968,6 +1010,7 @@ main(void)
         TEST(remove_no_directory),
         TEST(remove_deep_tree),
         TEST(remove_goes_on_after_a_failure),
+        TEST(remove_tells_the_first_failure),
     };
 
     return cmocka_run_group_tests_name("file", tests, NULL, NULL);

@@ -1360,6 +1360,36 @@ paths_of_every_length(void **state)
     manifest_free(manifest);
 }
 
+/* Paths of every length fill the memory they share up to every distance from its end. */
+static void
+paths_side_by_side(void **state)
+{
+    (void)state;
+    for (size_t len = 8; len <= 200; len++) {
+        Error err = ERROR_INIT;
+        Manifest *manifest = manifest_new(&err);
+        size_t count = 50000 / len;
+        char path[256];
+
+        assert_non_null(manifest);
+        for (size_t i = 0; i < count; i++) {
+            ManifestFile file = {
+                .path = path, .checksum = (const uint8_t *)"\x01\x02\x03", .checksum_len = i % 4};
+
+            (void)snprintf(path, sizeof path, "%0*zu", (int)len, i);
+            assert_true(manifest_add_file(manifest, &file, &err));
+        }
+        for (size_t i = 0; i < count; i++) {
+            const ManifestFile *file = manifest_file(manifest, i);
+
+            (void)snprintf(path, sizeof path, "%0*zu", (int)len, i);
+            assert_string_equal(file->path, path);
+            assert_memory_equal(file->checksum, "\x01\x02\x03", i % 4);
+        }
+        manifest_free(manifest);
+    }
+}
+
 /* ---- files ---- */
 
 static void
@@ -1474,6 +1504,7 @@ main(void)
         cmocka_unit_test(many_wal_ranges),
         cmocka_unit_test(model_keeps_copies),
         cmocka_unit_test(paths_of_every_length),
+        cmocka_unit_test(paths_side_by_side),
         cmocka_unit_test(load),
         cmocka_unit_test(load_large),
     };
