@@ -99,7 +99,8 @@ claim_tablespaces(Backup *backup, Error *err)
     for (size_t i = 0; i < backup->layout.count; i++) {
         const Place *place = &backup->layout.places[i];
 
-        if (place->oid == 0)
+        /* In place: inside the data directory, which is claimed as a whole. */
+        if (place->oid == 0 || place->in_place)
             continue;
         if (!target_claim(backup->target, place->directory, backup->directory_mode, err)) {
             if (err->hint[0] == '\0' && err->code == ERR_USAGE)
@@ -298,16 +299,16 @@ take_backup(Backup *backup, Error *err)
 }
 
 /*
- * The server has found damaged pages in its own files. All it sent is here and on disk, and it may
- * be the last copy there is: it stays, but without the name that says that all is well.
+ * The server has found damaged pages in its own files. All it sent is here and on disk, and it may be
+ * the last copy there is: it stays, but without the name that says that all is well.
  */
 static bool
-fail_but_keep(Error *err)
+fail_for_damage(Error *err)
 {
     (void)error_set(err, ERR_MISMATCH, "checksum error occurred");
-    (void)error_hint(err, "The server reported damaged pages (see above). The copy is complete and "
-                          "kept, its manifest as backup_manifest.tmp.");
-    return false;
+    return error_hint(err,
+                      "The server reported damaged pages (see above). The copy is complete and "
+                      "kept, its manifest as backup_manifest.tmp.");
 }
 
 /* A stop that nobody outside asked for: the WAL stream failed first, and that is the reason to
@@ -346,29 +347,31 @@ basebackup_run(const ConnConfig *conn, const BackupOptions *options, const Backu
         .stop = stop,
         .target = target_new(err),
     };
+    bool damaged = false;
     bool ok;
 
     if (backup.target == NULL)
         return false;
     ok = take_backup(&backup, err);
-    if (ok && backup.end.checksum_failures) {
-        ok = fail_but_keep(err);
-        backup_close(&backup);
-        target_free(backup.target);
-        return ok;
-    }
-    ok = ok && publish(&backup, err);
-    if (ok)
-        observe_note(observer, "base backup completed");
-    else
+    if (!ok)
         prefer_wal_failure(&backup, err);
+    else if ((damaged = backup.end.checksum_failures))
+        ok = fail_for_damage(err);
+    else
+        ok = publish(&backup, err);
 
     /* Nothing may write any more when directories are taken back. */
     backup_close(&backup);
-    if (!ok && options->no_clean)
-        target_tell_kept(backup.target, observer);
-    else if (!ok)
-        target_take_back(backup.target, observer);
+    if (ok) {
+        observe_note(observer, "base backup completed");
+    } else {
+        if (observer->failed != NULL)
+            observer->failed(observer->ctx, err);
+        if (options->no_clean)
+            target_tell_kept(backup.target, observer);
+        else if (!damaged)
+            target_take_back(backup.target, observer);
+    }
     target_free(backup.target);
     return ok;
 }

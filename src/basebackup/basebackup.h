@@ -52,15 +52,21 @@ typedef struct BackupProgress {
     bool finished;       /* the last call */
 } BackupProgress;
 
+/* Who is told what happens; each callback may be NULL. */
 typedef struct BackupObserver {
     void *ctx;
-    void (*note)(void *ctx, const char *message); /* steps, for -v */
-    void (*info)(void *ctx,
-                 const char *message); /* what the user must learn: what was removed or kept */
-    void (*problem)(void *ctx,
-                    const char *message); /* one file that does not agree with the manifest */
-    void (*waiting)(void *ctx);           /* the server is about to make a checkpoint */
-    void (*progress)(void *ctx, const BackupProgress *progress); /* about once a second */
+    /* A step, for -v. */
+    void (*note)(void *ctx, const char *message);
+    /* What the user must learn: what was removed or kept. */
+    void (*info)(void *ctx, const char *message);
+    /* One file that does not agree with the manifest. */
+    void (*problem)(void *ctx, const char *message);
+    /* The backup has failed; what was made is going to be taken back. */
+    void (*failed)(void *ctx, const Error *err);
+    /* The server is about to make a checkpoint. */
+    void (*waiting)(void *ctx);
+    /* About once a second, and at the end. */
+    void (*progress)(void *ctx, const BackupProgress *progress);
 } BackupObserver;
 
 /* `stop` may be requested by anybody; this function requests it itself to end its own threads when

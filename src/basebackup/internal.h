@@ -61,7 +61,6 @@ typedef struct Layout {
     size_t mapping_count;
 } Layout;
 
-/* ERR_USAGE when two archives would share a directory. */
 bool layout_make(const BackupOptions *options, const BackupStart *start, Layout *ret_layout,
                  Error *err) MUST_USE;
 void layout_free(Layout *layout);

@@ -58,22 +58,6 @@ fill_place(Place *place, const Layout *layout, const Tablespace *tablespace, con
     return place->directory != NULL;
 }
 
-/* Two archives in one directory would overwrite each other. */
-static bool
-check_distinct(const Layout *layout, Error *err)
-{
-    for (size_t i = 0; i < layout->count; i++) {
-        for (size_t j = 0; j < i; j++) {
-            if (strcmp(layout->places[i].directory, layout->places[j].directory) == 0)
-                return error_set(err, ERR_USAGE,
-                                 "archives \"%s\" and \"%s\" would both go to directory \"%s\"",
-                                 layout->places[j].archive, layout->places[i].archive,
-                                 layout->places[i].directory);
-        }
-    }
-    return true;
-}
-
 bool
 layout_make(const BackupOptions *options, const BackupStart *start, Layout *ret_layout, Error *err)
 {
@@ -88,8 +72,6 @@ layout_make(const BackupOptions *options, const BackupStart *start, Layout *ret_
                         err))
             goto failed;
     }
-    if (!check_distinct(&layout, err))
-        goto failed;
     *ret_layout = layout;
     return true;
 

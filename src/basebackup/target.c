@@ -15,6 +15,7 @@
 typedef struct Claim {
     char *path;
     char *made_top; /* topmost directory that was made for it; NULL: it was there, empty */
+    char *real;     /* without links: to tell whether two are one */
 } Claim;
 
 struct Target {
@@ -59,6 +60,42 @@ add_claim(Target *target, const char *path, Error *err)
     return claim;
 }
 
+static void
+claim_free(Claim *claim)
+{
+    free(claim->path);
+    free(claim->made_top);
+    free(claim->real);
+}
+
+/* Whether `outer` is `inner` or one of its parents; both real. */
+static bool
+holds(const char *outer, const char *inner)
+{
+    size_t len = strlen(outer);
+
+    return strncmp(outer, inner, len) == 0 && (inner[len] == '\0' || inner[len] == '/' || len == 1);
+}
+
+/* Two trees in one directory would overwrite each other, and neither could be taken back alone. */
+static bool
+check_apart(const Target *target, Claim *claim, Error *err)
+{
+    claim->real = realpath(claim->path, NULL);
+    if (claim->real == NULL)
+        return error_set_errno(err, errno, "could not resolve directory \"%s\"", claim->path);
+    for (size_t i = 0; i < target->count - 1; i++) {
+        const Claim *other = &target->claims[i];
+
+        if (holds(other->real, claim->real) || holds(claim->real, other->real))
+            return error_set(err, ERR_USAGE,
+                             "directory \"%s\" cannot be used: it overlaps directory \"%s\", which "
+                             "is part of the same backup",
+                             claim->path, other->path);
+    }
+    return true;
+}
+
 bool
 target_claim(Target *target, const char *path, mode_t mode, Error *err)
 {
@@ -73,7 +110,7 @@ target_claim(Target *target, const char *path, mode_t mode, Error *err)
     if (claim == NULL)
         return false;
     if (!dir_make(path, mode, &claim->made_top, err)) {
-        free(claim->path);
+        claim_free(claim);
         return false;
     }
     target->count++;
@@ -81,7 +118,7 @@ target_claim(Target *target, const char *path, mode_t mode, Error *err)
     /* The mode is the server's, whatever our umask took away. */
     if (claim->made_top != NULL && chmod(path, mode) != 0)
         return error_set_errno(err, errno, "could not set permissions on directory \"%s\"", path);
-    return true;
+    return check_apart(target, claim, err);
 }
 
 /* Remove the parents that were made for `claim`, from below, as far as they are empty. */
@@ -129,8 +166,7 @@ target_take_back(Target *target, const BackupObserver *observer)
         Claim *claim = &target->claims[--target->count];
 
         take_back_claim(claim, observer);
-        free(claim->path);
-        free(claim->made_top);
+        claim_free(claim);
     }
 }
 
@@ -147,10 +183,8 @@ target_free(Target *target)
 {
     if (target == NULL)
         return;
-    for (size_t i = 0; i < target->count; i++) {
-        free(target->claims[i].path);
-        free(target->claims[i].made_top);
-    }
+    for (size_t i = 0; i < target->count; i++)
+        claim_free(&target->claims[i]);
     free(target->claims);
     free(target);
 }

@@ -64,6 +64,7 @@ typedef struct Request {
     bool verbose;
     bool force_encode;
     bool no_manifest;
+    bool failure_shown;
     char *directory;             /* canonical; owned */
     TablespaceMapping *mappings; /* owned, with their strings */
     size_t mapping_capacity;
@@ -419,6 +420,13 @@ show_info(void *ctx, const char *message)
 }
 
 static void
+show_failure(void *ctx, const Error *err)
+{
+    ((Request *)ctx)->failure_shown = true;
+    signals_show_failure(err);
+}
+
+static void
 show_problem(void *ctx, const char *message)
 {
     (void)ctx;
@@ -483,6 +491,7 @@ take_backup(void *ctx, Stop *stop, Error *err)
         .ctx = request,
         .note = show_note,
         .info = show_info,
+        .failed = show_failure,
         .problem = show_problem,
         .waiting = show_waiting,
         .progress = show_progress,
@@ -502,11 +511,15 @@ run(const Command *command, int argc, char **argv)
                    .status_interval_ms = 10000},
         .conn = {.progname = log_progname(), .ask_password = connect_ask_password},
     };
+    Error err = ERROR_INIT;
     int status = 1;
 
     switch (read_options(&request, command, argc, argv)) {
     case OPTIONS_READ:
-        status = signals_run(take_backup, &request) ? 0 : 1;
+        if (signals_run(take_backup, &request, &err))
+            status = 0;
+        else if (!request.failure_shown)
+            signals_show_failure(&err);
         break;
     case OPTIONS_EXIT_OK:
         status = 0;

@@ -343,6 +343,7 @@ run(const Command *command, int argc, char **argv)
         .conn = {.progname = log_progname(), .ask_password = connect_ask_password},
         .status_interval_ms = 10000,
     };
+    Error err = ERROR_INIT;
     int count;
     char **rest;
 
@@ -357,7 +358,10 @@ run(const Command *command, int argc, char **argv)
     }
     if (!options_rest_allowed(count, rest, 0) || !check_request(&request))
         return 1;
-    return signals_run(stream, &request) ? 0 : 1;
+    if (signals_run(stream, &request, &err))
+        return 0;
+    signals_show_failure(&err);
+    return 1;
 }
 
 const Command command_receivewal = {

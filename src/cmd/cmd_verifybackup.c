@@ -295,15 +295,17 @@ static int
 run(const Command *command, int argc, char **argv)
 {
     Request request = {.directory = NULL};
+    Error err = ERROR_INIT;
     int status = 1;
 
     switch (read_options(&request, command, argc, argv)) {
     case OPTIONS_READ:
-        if (signals_run(verify, &request) && request.problems == 0) {
-            if (!request.quiet)
-                (void)printf("backup successfully verified\n");
+        if (!signals_run(verify, &request, &err))
+            signals_show_failure(&err);
+        else if (request.problems == 0)
             status = 0;
-        }
+        if (status == 0 && !request.quiet)
+            (void)printf("backup successfully verified\n");
         break;
     case OPTIONS_EXIT_OK:
         status = 0;

@@ -34,35 +34,28 @@ install(int signo, Error *err)
     return true;
 }
 
-/* A job that was stopped by a signal says which. */
-static void
-explain_stop(Error *err)
+bool
+signals_run(bool (*job)(void *ctx, Stop *stop, Error *err), void *ctx, Error *err)
 {
-    if (err->code == ERR_STOPPED && the_signal != 0)
-        (void)error_set(err, ERR_STOPPED, "interrupted by signal %d: %s", (int)the_signal,
-                        strsignal(the_signal));
+    /* It stays for ever: a late signal may still reach it, and the process is about to end. */
+    static Stop stop;
+
+    if (!stop_init(&stop, err))
+        return false;
+    the_stop = &stop;
+    if (signal(SIGPIPE, SIG_IGN) == SIG_ERR)
+        return error_set_errno(err, errno, "could not ignore signal %d", SIGPIPE);
+    return install(SIGINT, err) && install(SIGTERM, err) && install(SIGHUP, err) &&
+           job(ctx, &stop, err);
 }
 
-bool
-signals_run(bool (*job)(void *ctx, Stop *stop, Error *err), void *ctx)
+void
+signals_show_failure(const Error *err)
 {
-    Error err = ERROR_INIT;
-    static Stop stop;
-    bool ok;
-
-    if (!stop_init(&stop, &err)) {
-        log_failure(&err);
-        return false;
-    }
-    the_stop = &stop;
-    ok = install(SIGINT, &err) && install(SIGTERM, &err) && install(SIGHUP, &err) &&
-         job(ctx, &stop, &err);
-    if (!ok) {
-        explain_stop(&err);
-        log_failure(&err);
-    }
-    /* The stop stays open: a late signal may still reach it, and the process is about to end. */
-    return ok;
+    if (err->code == ERR_STOPPED && the_signal != 0)
+        log_error("interrupted by signal %d: %s", (int)the_signal, strsignal(the_signal));
+    else
+        log_failure(err);
 }
 
 int

@@ -9,10 +9,14 @@
 #include "common/runtime.h"
 
 /*
- * Run `job` with SIGINT, SIGTERM and SIGHUP (unless ignored, as under nohup) requesting its stop;
- * print the Error it may end with. Returns what the job returned. Once a process.
+ * Run `job` with SIGINT, SIGTERM and SIGHUP (unless ignored, as under nohup) requesting its stop.
+ * SIGPIPE is ignored from here on: a reader of our messages that goes away must not end a backup.
+ * Returns what the job returned. Once a process.
  */
-bool signals_run(bool (*job)(void *ctx, Stop *stop, Error *err), void *ctx);
+bool signals_run(bool (*job)(void *ctx, Stop *stop, Error *err), void *ctx, Error *err) MUST_USE;
+
+/* Print an Error; one that says "stopped" tells which signal did it. */
+void signals_show_failure(const Error *err);
 
 /* The signal that came, or 0. */
 int signals_received(void);

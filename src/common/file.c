@@ -431,8 +431,7 @@ remove_entry(int dir_fd, const char *name, const char *path, Error *err)
     return true;
 }
 
-/* The next entry that is neither "." nor ".."; NULL at the end, with errno set when reading failed.
- */
+/* The next entry but "." and ".."; NULL at the end, with errno set when reading failed. */
 static struct dirent *
 next_entry(DIR *dir)
 {

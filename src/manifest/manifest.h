@@ -1,12 +1,14 @@
 /*
- * backup_manifest: what the server says a backup consists of (documentation: "Backup Manifest Format";
- * versions 1 (servers 13-16) and 2 (17+, with the system identifier)).
+ * backup_manifest: what the server says a backup consists of (documentation: "Backup Manifest
+ * Format"; versions 1 (servers 13-16) and 2 (17+, with the system identifier)).
  *
  * The reader takes the bytes in pieces of any size, keeps no copy of the text, and computes the
- * manifest's own SHA-256 as they pass. Nothing it read may be believed before manifest_reader_finish
- * returned true: that is where the checksum is compared. A hostile manifest gives an ERR_FORMAT, never
- * more than a bounded amount of work and memory per byte, and never a path that leaves the directory.
- * A Manifest is immutable; any number of threads may read it.
+ * manifest's own SHA-256 as they pass. Nothing it read may be believed before
+ * manifest_reader_finish returned true: that is where the checksum is compared. A hostile manifest
+ * gives an ERR_FORMAT in pg_verifybackup's words, never more than a bounded amount of work and
+ * memory per byte, and never a path twice or one that leaves the directory.
+ * A reader that failed fails again, with the same error. A Manifest is immutable; any number of
+ * threads may read it.
  */
 #ifndef PGSTOW_MANIFEST_H
 #define PGSTOW_MANIFEST_H
@@ -27,7 +29,7 @@ typedef struct ManifestFile {
 typedef struct ManifestWalRange {
     TimeLineID timeline;
     Lsn start;
-    Lsn end; /* exclusive */
+    Lsn end; /* exclusive; as written, so it may lie before the start */
 } ManifestWalRange;
 
 typedef struct Manifest Manifest;
@@ -46,7 +48,7 @@ const ManifestWalRange *manifest_wal_range(const Manifest *manifest, size_t inde
 /* NULL when there is no such path. */
 const ManifestFile *manifest_find(const Manifest *manifest, const char *path);
 
-/* The number of a file that manifest_find or manifest_file gave: for marks kept beside the manifest. */
+/* The number of a file that manifest_find or manifest_file gave: for marks beside the manifest. */
 size_t manifest_file_index(const Manifest *manifest, const ManifestFile *file);
 
 /* Sum of all sizes. */

@@ -209,7 +209,9 @@ sent(Conn *conn, int put, Error *err)
     const CopyWait patience = {.timeout_ms = conn->send_timeout_ms};
     Error failure = ERROR_INIT;
 
-    if (put != 1)
+    if (put == 0)
+        return error_set_memory(err);
+    if (put < 0)
         (void)error_set_libpq(&failure, ERR_CONNECTION, PQerrorMessage(conn->pg));
     else if (conn_flush(conn, &patience, &failure))
         return true;

@@ -230,7 +230,7 @@ bool copy_has_buffered(Conn *conn);
  */
 bool copy_send(Conn *conn, Span message, Error *err) MUST_USE;
 
-/* Send CopyDone, likewise; once is enough. */
+/* Send CopyDone, likewise; once is enough. No copy_send after it. */
 bool copy_end(Conn *conn, Error *err) MUST_USE;
 
 /* ---- message layouts; pure ---- */

@@ -142,15 +142,12 @@ set_mode(int fd, mode_t mode, const char *path, Error *err)
 static bool
 open_partial(WalDir *dir, Error *err)
 {
-    struct stat st;
-    bool exists = lstat(dir->temp_path, &st) == 0;
-
     dir->fd = file_open(dir->temp_path, O_WRONLY | O_CREAT, dir->file_mode, err);
     if (dir->fd < 0)
         return false;
-    /* One that exists may have been created without its directory having been synced. */
+    /* Also of a file that was there: nobody knows whether its directory was synced. */
     dir->name_unsynced = true;
-    return exists || set_mode(dir->fd, dir->file_mode, dir->temp_path, err);
+    return set_mode(dir->fd, dir->file_mode, dir->temp_path, err);
 }
 
 static bool

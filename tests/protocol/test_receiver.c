@@ -413,6 +413,10 @@ test_reaches_the_end(void **state)
                       data_line(1, START, MB), data_line(1, START + MB, MB),
                       data_line(1, START + 2 * MB, 5000));
         assert_string_equal(buf_text(&run.seen), "finished 0/1100000 1\nfinished 0/1200000 1\n");
+        /* Nobody asked: there is one status, at the end. */
+        end_server(&run);
+        assert_int_equal(status_count(&run), 1);
+        assert_status(&run, 0, START + len, 0);
         tear_down(&run);
     }
 }
@@ -892,6 +896,41 @@ test_server_shuts_down_behind_the_end(void **state)
     assert_int_equal(run.result, WAL_RUN_REACHED);
     assert_true(run.recording.finished);
     tear_down(&run);
+}
+
+/* The server ends the stream, and while its last words are awaited we hear that we want no more. */
+static void
+test_server_shuts_down_as_we_do(void **state)
+{
+    static const WalRunResult results[] = {WAL_RUN_STOPPED, WAL_RUN_REACHED};
+
+    (void)state;
+    for (size_t i = 0; i < COUNT(results); i++) {
+        Stop more;
+        Run run;
+        Buf *out;
+
+        set_up(&run);
+        assert_true(stop_init(&more, &run.err));
+        out = script_stream(&run.script, "START_REPLICATION 0/1000000 TIMELINE 1");
+        put_wal(out, 1, START, 100);
+        wire_complete(out, "COPY 0");
+        wire_stall(&run.script, &more);
+        wire_ready(wire_send(&run.script));
+        start(&run);
+        await_position(&run, START + 100);
+        pause_ms(200);
+        if (results[i] == WAL_RUN_STOPPED)
+            stop_request(&run.stop);
+        else
+            wal_receiver_stop_at(run.receiver, START + 50);
+        stop_request(&more);
+        thread_join(&run.thread);
+        assert_int_equal(run.result, results[i]);
+        assert_true(run.recording.finished);
+        tear_down(&run);
+        stop_destroy(&more);
+    }
 }
 
 static void
@@ -1424,6 +1463,50 @@ test_flushed_after_a_switch(void **state)
     check_flushed_after_a_switch(START + 0x580);
 }
 
+/* The same while the old timeline's flush is still under way at the switch. */
+static void
+test_flush_comes_through_after_a_switch(void **state)
+{
+    Stop ask;
+    Run run;
+    Buf *out;
+
+    (void)state;
+    set_up(&run);
+    assert_true(stop_init(&ask, &run.err));
+    run.with_handoff = true;
+    run.config.stop_at = START + 0x600;
+    run.config.durable = &run.mark;
+    run.recording.hook = advance_slowly;
+    run.recording.ctx = &run.mark;
+    out = script_stream(&run.script, "START_REPLICATION 0/1000000 TIMELINE 1");
+    put_wal(out, 1, START, 0x400);
+    put_keepalive(out, START + 0x400, true);
+    wire_step(&run.script, WIRE_COPY_DATA); /* 0 */
+    script_switch(&run.script, "2", "0/1000200");
+    script_history(&run.script, "TIMELINE_HISTORY 2", "00000002.history", HISTORY_2);
+    out = script_stream(&run.script, "START_REPLICATION 0/1000000 TIMELINE 2");
+    put_wal(out, 2, START, 0x300);
+    wire_stall(&run.script, &ask);
+    put_keepalive(wire_send(&run.script), START + 0x300, true);
+    wire_step(&run.script, WIRE_COPY_DATA); /* 1 */
+    put_wal(wire_send(&run.script), 2, START + 0x300, 0x300);
+    script_client_ends(&run.script);
+    start(&run);
+    for (int i = 0; i < 2000 && durable_mark_get(&run.mark) == 0; i++)
+        pause_ms(5);
+    assert_int_equal(durable_mark_get(&run.mark), START + 0x400);
+    await_position(&run, START + 0x300);
+    stop_request(&ask);
+    thread_join(&run.thread);
+    assert_int_equal(run.result, WAL_RUN_REACHED);
+    end_server(&run);
+    assert_status(&run, 0, START + 0x400, 0);
+    assert_status(&run, 1, START + 0x300, START);
+    tear_down(&run);
+    stop_destroy(&ask);
+}
+
 /* The first bytes take the sink longer than two calls of while_full. */
 static bool
 block_once(void *ctx, const Event *event, Error *err)
@@ -1466,6 +1549,36 @@ test_status_while_full(void **state)
         at_start += status(&run, i).written == START;
     /* The first one, and at least two while the only message was stuck. */
     assert_in_range(at_start, 3, 5);
+    tear_down(&run);
+}
+
+static bool
+finish_slowly(void *ctx, const Event *event, Error *err)
+{
+    (void)ctx;
+    (void)err;
+    if (event == NULL)
+        pause_ms(1500);
+    return true;
+}
+
+/* The disk takes long at the very end: the stream is over, there is nobody to send status to. */
+static void
+test_slow_finish(void **state)
+{
+    Run run;
+
+    (void)state;
+    set_up(&run);
+    run.with_handoff = true;
+    run.recording.hook = finish_slowly;
+    run.config.status_interval_ms = 100;
+    run.config.stop_at = START + 100;
+    put_wal(script_stream(&run.script, "START_REPLICATION 0/1000000 TIMELINE 1"), 1, START, 100);
+    script_client_ends(&run.script);
+    play(&run);
+    assert_int_equal(run.result, WAL_RUN_REACHED);
+    assert_true(run.recording.finished);
     tear_down(&run);
 }
 
@@ -1602,6 +1715,7 @@ main(void)
         cmocka_unit_test(test_impossible_switches),
         cmocka_unit_test(test_server_shuts_down),
         cmocka_unit_test(test_server_shuts_down_behind_the_end),
+        cmocka_unit_test(test_server_shuts_down_as_we_do),
         cmocka_unit_test(test_server_errors),
         cmocka_unit_test(test_messages_that_are_none),
         cmocka_unit_test(test_wal_in_the_wrong_place),
@@ -1618,7 +1732,9 @@ main(void)
         cmocka_unit_test(test_status_interval),
         cmocka_unit_test(test_status_when_the_mark_moves),
         cmocka_unit_test(test_flushed_after_a_switch),
+        cmocka_unit_test(test_flush_comes_through_after_a_switch),
         cmocka_unit_test(test_status_while_full),
+        cmocka_unit_test(test_slow_finish),
         cmocka_unit_test(test_while_full_without_a_stream),
         cmocka_unit_test(test_configurations),
         cmocka_unit_test(test_parts_are_missing),

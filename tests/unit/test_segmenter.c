@@ -151,6 +151,7 @@ test_chunks_do_not_show(void **state)
         push_pieces(&fixture, 5 * MB, wal, pieces[i]);
         assert_true(fixture.segmenter.open);
         assert_true(segmenter_end(&fixture.segmenter, &fixture.err));
+        assert_true(segmenter_end(&fixture.segmenter, &fixture.err));
         assert_string_equal(recording_text(&fixture.recording), buf_text(&expected));
         assert_int_equal(fixture.finished.calls, 3);
         assert_int_equal(fixture.finished.end, 8 * MB);

@@ -431,10 +431,12 @@ test_leftover_becomes_complete(void **state)
 
         set_up(&fixture);
         leave(&fixture, &leftovers[i]);
+        assert_int_equal(chmod(temp_dir_path(&fixture.dir, SEGMENT_3 ".partial"), 0664), 0);
         open_dir(&fixture);
         assert_true(push_segment(&fixture, SEGMENT_3, 1, MB, true));
         assert_true(finish(&fixture));
         assert_content(&fixture, SEGMENT_3, wal_bytes(1), MB);
+        assert_int_equal(temp_dir_mode(&fixture.dir, SEGMENT_3), S_IFREG | 0600);
         assert_false(temp_dir_exists(&fixture.dir, SEGMENT_3 ".partial"));
         assert_int_equal(mark_of(&fixture), START_4);
         tear_down(&fixture);
@@ -636,6 +638,24 @@ test_history(void **state)
                                             "rename 0000000A.history.tmp 0000000A.history at 0/0\n"
                                             "fsync DIR at 0/0\n"
                                             "fsync archive_status at 0/0\n");
+    tear_down(&fixture);
+}
+
+static void
+test_histories_in_one_run(void **state)
+{
+    Fixture fixture;
+
+    (void)state;
+    set_up(&fixture);
+    open_dir(&fixture);
+    assert_true(push_history(&fixture, "00000002.history", "1\t0/300000\tx\n"));
+    assert_true(push_segment(&fixture, SEGMENT_3, 1, 100, false));
+    assert_true(push_history(&fixture, "00000003.history", "1\t0/300000\tx\n2\t0/300100\ty\n"));
+    assert_true(finish(&fixture));
+    assert_content(&fixture, "00000002.history", "1\t0/300000\tx\n", 13);
+    assert_content(&fixture, "00000003.history", "1\t0/300000\tx\n2\t0/300100\ty\n", 26);
+    assert_content(&fixture, SEGMENT_3 ".partial", wal_bytes(1), 100);
     tear_down(&fixture);
 }
 
@@ -1058,6 +1078,7 @@ main(void)
         cmocka_unit_test(test_flush_between_segments),
         cmocka_unit_test(test_no_mark),
         cmocka_unit_test(test_history),
+        cmocka_unit_test(test_histories_in_one_run),
         cmocka_unit_test(test_empty_history),
         cmocka_unit_test(test_history_exists),
         cmocka_unit_test(test_history_cut_short),
