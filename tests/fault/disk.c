@@ -207,7 +207,7 @@ disk_unsafe(const char *top, const char *except)
 
         if (is_below(record->path, top) && strcmp(record->path, except) != 0 &&
             (record->dirty || !record->name_safe))
-            (void)snprintf(unsafe, sizeof unsafe, "%s", record->path);
+            memcpy(unsafe, record->path, sizeof unsafe);
     }
     (void)pthread_mutex_unlock(&lock);
     return unsafe;

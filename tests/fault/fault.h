@@ -17,6 +17,8 @@
 #ifndef PGSTOW_TESTS_FAULT_H
 #define PGSTOW_TESTS_FAULT_H
 
+#include <stddef.h>
+
 #include "common/error.h"
 
 typedef enum FaultKind {
