@@ -223,6 +223,7 @@ receive(const Request *request, Conn *conn, uint32_t segment_size, Error *err)
         .status_interval_ms = request->status_interval_ms,
         .durable = request->no_sync ? NULL : &durable,
         .stop_at = request->end == LSN_INVALID ? LSN_INVALID : request->end + 1,
+        .on_failure = WAL_FAILURE_KEEP,
         .stop = request->conn.stop,
         .observer = {.segment_finished = show_segment,
                      .timeline_switched = show_switch,

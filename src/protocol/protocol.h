@@ -200,7 +200,7 @@ bool repl_base_backup_end(Conn *conn, const Stop *stop, BackupEnd *ret_end, Erro
 /* ---- copy streams ---- */
 
 typedef enum CopyResult {
-    COPY_MESSAGE, /* *ret_message is valid until the next call on this Conn */
+    COPY_MESSAGE, /* *ret_message is valid until the next copy_next on this Conn */
     COPY_IDLE,    /* the timeout passed */
     COPY_STOPPED, /* `stop` was requested; err is untouched */
     COPY_WOKEN,   /* `wake` was requested */

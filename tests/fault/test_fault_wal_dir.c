@@ -305,7 +305,7 @@ static const FaultPlan plans[] = {
     {.kind = FAULT_CLOSE, .errnum = EIO, .outcome = FAULT_EITHER, .least = 5},
     {.kind = FAULT_CLOSE, .errnum = EINTR, .outcome = FAULT_PASSES, .least = 5},
     {.kind = FAULT_RENAME, .errnum = EIO, .least = 2},
-    {.kind = FAULT_STAT, .errnum = EIO, .outcome = FAULT_EITHER, .least = 5},
+    {.kind = FAULT_STAT, .errnum = EIO, .outcome = FAULT_EITHER, .least = 4},
     {.kind = FAULT_MODE, .errnum = EPERM, .least = 4},
 };
 
