@@ -74,10 +74,16 @@ need_packages() {
     apt_get install "${missing[@]}" || die "apt-get could not install ${missing[*]}"
 }
 
+# What apt says interests only when it fails.
 apt_get() {
+    local log status=0
+    log=$(mktemp)
     as_root env DEBIAN_FRONTEND=noninteractive \
-        apt-get -qq -y --no-install-recommends \
-        -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 "$@" >&2
+        apt-get -qq -y --no-install-recommends -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 "$@" \
+        >"$log" 2>&1 || status=$?
+    ((status == 0)) || tail -n 20 "$log" >&2
+    rm -f "$log"
+    return "$status"
 }
 
 need_command() {

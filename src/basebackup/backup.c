@@ -90,24 +90,40 @@ request_backup(Backup *backup, Error *err)
 
 /* ---- where it goes ---- */
 
-/* The data directory is claimed already; in-place tablespaces lie inside it. */
+/* Its archive comes before that of the data directory, which would bring the directory. */
+static bool
+make_in_place(const Backup *backup, const Place *place, Error *err)
+{
+    const char *directory = backup->options->directory;
+    const char *name = place->directory + strlen(directory) + 1;
+
+    return target_make_inside(directory, "pg_tblspc", backup->directory_mode, err) &&
+           target_make_inside(directory, name, backup->directory_mode, err);
+}
+
+static bool
+claim_place(Backup *backup, const Place *place, Error *err)
+{
+    if (place->oid == 0) /* claimed before the server was asked to begin */
+        return true;
+    if (place->in_place)
+        return make_in_place(backup, place, err);
+    if (target_claim(backup->target, place->directory, backup->directory_mode, err))
+        return true;
+    if (err->hint[0] == '\0' && err->code == ERR_USAGE)
+        (void)error_hint(err, "Give the tablespace another place with "
+                              "--tablespace-mapping=OLDDIR=NEWDIR.");
+    return false;
+}
+
 static bool
 claim_tablespaces(Backup *backup, Error *err)
 {
     if (!layout_make(backup->options, &backup->start, &backup->layout, err))
         return false;
     for (size_t i = 0; i < backup->layout.count; i++) {
-        const Place *place = &backup->layout.places[i];
-
-        /* In place: inside the data directory, which is claimed as a whole. */
-        if (place->oid == 0 || place->in_place)
-            continue;
-        if (!target_claim(backup->target, place->directory, backup->directory_mode, err)) {
-            if (err->hint[0] == '\0' && err->code == ERR_USAGE)
-                (void)error_hint(err, "Give the tablespace another place with "
-                                      "--tablespace-mapping=OLDDIR=NEWDIR.");
+        if (!claim_place(backup, &backup->layout.places[i], err))
             return false;
-        }
     }
     return true;
 }
@@ -123,8 +139,7 @@ root_of(void *ctx, Oid tablespace)
 static const char *
 link_target_of(void *ctx, Oid tablespace, const char *target)
 {
-    (void)tablespace;
-    return layout_map(&((Backup *)ctx)->layout, target);
+    return layout_link_target(&((const Backup *)ctx)->layout, tablespace, target);
 }
 
 /* The disk is slow: nothing to tell the server, but a stop must still end the wait. */
@@ -169,7 +184,7 @@ build_chain(Backup *backup, Error *err)
             sink_free(sink);
             return false;
         }
-        sink = ledger_stage_new(backup->ledger, sink, err);
+        sink = manifest_guard_new(ledger_stage_new(backup->ledger, sink, err), err);
     }
     backup->chain = tar_reader_new(sink, tar_end, err);
     return backup->chain != NULL;
@@ -235,7 +250,8 @@ finish_files(Backup *backup, Error *err)
 {
     if (!backup->options->no_sync)
         observe_note(backup->observer, "syncing data to disk ...");
-    return sink_finish(backup->chain, err);
+    return sink_finish(backup->chain, err) &&
+           (backup->options->no_sync || target_sync(backup->target, err));
 }
 
 /* ---- the verdict ---- */
@@ -263,8 +279,8 @@ check_against_manifest(Backup *backup, Error *err)
     if (problems != 0)
         return error_set(err, ERR_MISMATCH,
                          "the backup as received does not agree with the server's manifest: "
-                         "%llu problems",
-                         (unsigned long long)problems);
+                         "%llu problem%s",
+                         (unsigned long long)problems, problems == 1 ? "" : "s");
     if (manifest_system_id(manifest, &system_id) && system_id != backup->identity.system_id)
         return error_set(
             err, ERR_MISMATCH, "manifest system identifier is %llu, but the server's is %llu",
@@ -303,12 +319,13 @@ take_backup(Backup *backup, Error *err)
  * the last copy there is: it stays, but without the name that says that all is well.
  */
 static bool
-fail_for_damage(Error *err)
+fail_for_damage(const Backup *backup, Error *err)
 {
     (void)error_set(err, ERR_MISMATCH, "checksum error occurred");
     return error_hint(err,
                       "The server reported damaged pages (see above). The copy is complete and "
-                      "kept, its manifest as backup_manifest.tmp.");
+                      "kept%s.",
+                      backup->manifest == NULL ? "" : ", its manifest as backup_manifest.tmp");
 }
 
 /* A stop that nobody outside asked for: the WAL stream failed first, and that is the reason to
@@ -318,10 +335,8 @@ prefer_wal_failure(const Backup *backup, Error *err)
 {
     Error reason;
 
-    if (err->code == ERR_STOPPED && backup->wal != NULL && walstream_failed(backup->wal, &reason)) {
+    if (err->code == ERR_STOPPED && backup->wal != NULL && walstream_failed(backup->wal, &reason))
         *err = reason;
-        (void)error_context(err, "could not stream write-ahead log");
-    }
 }
 
 static void
@@ -356,7 +371,7 @@ basebackup_run(const ConnConfig *conn, const BackupOptions *options, const Backu
     if (!ok)
         prefer_wal_failure(&backup, err);
     else if ((damaged = backup.end.checksum_failures))
-        ok = fail_for_damage(err);
+        ok = fail_for_damage(&backup, err);
     else
         ok = publish(&backup, err);
 

@@ -38,6 +38,13 @@ typedef struct Target Target;
 Target *target_new(Error *err) MUST_USE;
 bool target_claim(Target *target, const char *path, mode_t mode, Error *err) MUST_USE;
 
+/* The directory PARENT/NAME inside one that is claimed, which may be there, with exactly this mode.
+ */
+bool target_make_inside(const char *parent, const char *name, mode_t mode, Error *err) MUST_USE;
+
+/* Once their content is on disk: the directories that were made above the claimed ones. */
+bool target_sync(const Target *target, Error *err) MUST_USE;
+
 void target_take_back(Target *target, const BackupObserver *observer);
 
 /* Tell what stays behind after a failure with --no-clean. */
@@ -66,8 +73,11 @@ bool layout_make(const BackupOptions *options, const BackupStart *start, Layout 
 void layout_free(Layout *layout);
 const Place *layout_place(const Layout *layout, Oid oid);
 
-/* Where a tablespace at `location` on the server goes: the mapping, or the same path. */
-const char *layout_map(const Layout *layout, const char *location);
+/*
+ * Where the link of a tablespace shall lead: to its files, whatever the archive says. One that was
+ * made after the server listed them has no files here: its link is mapped. NULL: as it is.
+ */
+const char *layout_link_target(const Layout *layout, Oid oid, const char *target);
 
 /* ---- manifest_file.c: the manifest on its way to disk ---- */
 
@@ -82,6 +92,12 @@ bool manifest_file_finish(ManifestFileWriter *writer, bool sync, const Manifest 
                           Error *err) MUST_USE;
 bool manifest_file_publish(ManifestFileWriter *writer, bool sync, Error *err) MUST_USE;
 void manifest_file_free(ManifestFileWriter *writer);
+
+/*
+ * A stage for parsed archives: refuses what would lie under the manifest's two names in the data
+ * directory. Servers leave out backup_manifest, but not backup_manifest.tmp.
+ */
+Sink *manifest_guard_new(Sink *next, Error *err) MUST_USE;
 
 /* ---- demux.c: from COPY data to the chain ---- */
 

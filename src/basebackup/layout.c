@@ -1,3 +1,4 @@
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -5,24 +6,21 @@
 #include "basebackup/internal.h"
 #include "common/file.h"
 
-const char *
-layout_map(const Layout *layout, const char *location)
+/* Where a mapping puts what is at `location` on the server; NULL: none is about it. */
+static const char *
+find_mapping(const Layout *layout, const char *location)
 {
-    Error ignored = ERROR_INIT;
-    const char *mapped = location;
-    char *canonical = mem_strdup(location, &ignored);
+    char canonical[PATH_MAX];
 
-    if (canonical == NULL)
-        return location;
+    /* What does not fit is no path that anybody could have meant. */
+    if (snprintf(canonical, sizeof canonical, "%s", location) >= (int)sizeof canonical)
+        return NULL;
     path_canonicalize(canonical);
     for (size_t i = 0; i < layout->mapping_count; i++) {
-        if (strcmp(layout->mappings[i].from, canonical) == 0) {
-            mapped = layout->mappings[i].to;
-            break;
-        }
+        if (strcmp(layout->mappings[i].from, canonical) == 0)
+            return layout->mappings[i].to;
     }
-    free(canonical);
-    return mapped;
+    return NULL;
 }
 
 const Place *
@@ -35,6 +33,41 @@ layout_place(const Layout *layout, Oid oid)
     return NULL;
 }
 
+const char *
+layout_link_target(const Layout *layout, Oid oid, const char *target)
+{
+    const Place *place = layout_place(layout, oid);
+
+    if (place != NULL && !place->in_place)
+        return place->directory;
+    return find_mapping(layout, target);
+}
+
+/* Only this one: the manifest's paths are made of it, wherever the server says that it is. */
+static bool
+check_in_place(const Tablespace *tablespace, Error *err)
+{
+    char expected[32];
+
+    (void)snprintf(expected, sizeof expected, "pg_tblspc/%u", tablespace->oid);
+    if (strcmp(tablespace->location, expected) != 0)
+        return error_set(err, ERR_PROTOCOL, "server sent an unsafe tablespace location \"%s\"",
+                         tablespace->location);
+    return true;
+}
+
+/* The mapping, or the same path. */
+static char *
+map_location(const Layout *layout, const char *location, Error *err)
+{
+    const char *mapped = find_mapping(layout, location);
+    char *directory = mem_strdup(mapped == NULL ? location : mapped, err);
+
+    if (directory != NULL)
+        path_canonicalize(directory);
+    return directory;
+}
+
 static bool
 fill_place(Place *place, const Layout *layout, const Tablespace *tablespace, const char *directory,
            Error *err)
@@ -43,17 +76,17 @@ fill_place(Place *place, const Layout *layout, const Tablespace *tablespace, con
     if (tablespace->location == NULL) {
         (void)snprintf(place->archive, sizeof place->archive, "base.tar");
         place->directory = mem_strdup(directory, err);
-    } else if (tablespace->location[0] != '/') {
-        /* An in-place tablespace: a directory in pg_tblspc instead of a link. */
-        if (!path_is_below(tablespace->location))
-            return error_set(err, ERR_PROTOCOL, "server sent an unsafe tablespace location \"%s\"",
-                             tablespace->location);
-        place->in_place = true;
-        (void)snprintf(place->archive, sizeof place->archive, "%u.tar", tablespace->oid);
-        place->directory = path_join(directory, tablespace->location, err);
+        return place->directory != NULL;
+    }
+    (void)snprintf(place->archive, sizeof place->archive, "%u.tar", tablespace->oid);
+    if (tablespace->location[0] == '/') {
+        place->directory = map_location(layout, tablespace->location, err);
     } else {
-        (void)snprintf(place->archive, sizeof place->archive, "%u.tar", tablespace->oid);
-        place->directory = mem_strdup(layout_map(layout, tablespace->location), err);
+        /* An in-place tablespace: a directory in pg_tblspc instead of a link. */
+        if (!check_in_place(tablespace, err))
+            return false;
+        place->in_place = true;
+        place->directory = path_join(directory, tablespace->location, err);
     }
     return place->directory != NULL;
 }
@@ -67,9 +100,15 @@ layout_make(const BackupOptions *options, const BackupStart *start, Layout *ret_
     if (layout.places == NULL)
         return false;
     for (size_t i = 0; i < start->tablespace_count; i++) {
+        const Tablespace *tablespace = &start->tablespaces[i];
+
+        if (layout_place(&layout, tablespace->oid) != NULL) {
+            (void)error_set(err, ERR_PROTOCOL, "server listed tablespace %u twice",
+                            tablespace->oid);
+            goto failed;
+        }
         layout.count = i + 1;
-        if (!fill_place(&layout.places[i], &layout, &start->tablespaces[i], options->directory,
-                        err))
+        if (!fill_place(&layout.places[i], &layout, tablespace, options->directory, err))
             goto failed;
     }
     *ret_layout = layout;

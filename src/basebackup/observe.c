@@ -1,16 +1,18 @@
 #include "basebackup/internal.h"
 
+#include <limits.h>
 #include <stdarg.h>
 #include <stdio.h>
 
 #define PROGRESS_INTERVAL_MS 1000
+#define MESSAGE_SIZE         (PATH_MAX + 1024) /* a path and a reason */
 
 PRINTF_LIKE(3, 0)
 static void
 call_formatted(void (*callback)(void *ctx, const char *message), void *ctx, const char *fmt,
                va_list args)
 {
-    char message[1024];
+    char message[MESSAGE_SIZE];
 
     if (callback == NULL)
         return;

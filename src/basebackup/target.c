@@ -3,6 +3,7 @@
  * whole (with the parents it had to make), one that was there and empty is emptied again.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -48,16 +49,15 @@ refuse_not_empty(const char *path, Error *err)
 static Claim *
 add_claim(Target *target, const char *path, Error *err)
 {
+    void *claims = target->claims;
     Claim *claim;
 
-    if (!mem_grow((void **)&target->claims, &target->capacity, target->count + 1, sizeof(Claim),
-                  err))
+    if (!mem_grow(&claims, &target->capacity, target->count + 1, sizeof(Claim), err))
         return NULL;
+    target->claims = claims;
     claim = &target->claims[target->count];
     *claim = (Claim){.path = mem_strdup(path, err)};
-    if (claim->path == NULL)
-        return NULL;
-    return claim;
+    return claim->path == NULL ? NULL : claim;
 }
 
 static void
@@ -96,6 +96,15 @@ check_apart(const Target *target, Claim *claim, Error *err)
     return true;
 }
 
+/* The mode is the server's, whatever our umask took away. */
+static bool
+set_mode(const char *path, mode_t mode, Error *err)
+{
+    if (chmod(path, mode) != 0)
+        return error_set_errno(err, errno, "could not set permissions on directory \"%s\"", path);
+    return true;
+}
+
 bool
 target_claim(Target *target, const char *path, mode_t mode, Error *err)
 {
@@ -115,47 +124,126 @@ target_claim(Target *target, const char *path, mode_t mode, Error *err)
     }
     target->count++;
 
-    /* The mode is the server's, whatever our umask took away. */
-    if (claim->made_top != NULL && chmod(path, mode) != 0)
-        return error_set_errno(err, errno, "could not set permissions on directory \"%s\"", path);
-    return check_apart(target, claim, err);
+    return (claim->made_top == NULL || set_mode(path, mode, err)) &&
+           check_apart(target, claim, err);
 }
 
-/* Remove the parents that were made for `claim`, from below, as far as they are empty. */
-static void
-remove_made_parents(const Claim *claim)
+bool
+target_make_inside(const char *parent, const char *name, mode_t mode, Error *err)
 {
-    Error ignored = ERROR_INIT;
-    char *path = mem_strdup(claim->path, &ignored);
+    char *path = path_join(parent, name, err);
+    char *top = NULL;
+    bool ok = path != NULL && dir_make(path, mode, &top, err) && set_mode(path, mode, err);
 
-    while (path != NULL && strlen(path) > strlen(claim->made_top)) {
-        char *parent = path_parent(path, &ignored);
+    free(top);
+    free(path);
+    return ok;
+}
+
+/* ---- making them last ---- */
+
+/*
+ * The name of a directory that was made. We may have the right to make one beside it and not to
+ * read the directory that holds it; then the whole file system is synced instead.
+ */
+static bool
+sync_name(const char *path, Error *err)
+{
+    Error refused = ERROR_INIT;
+    bool ok;
+    int fd;
+
+    if (file_sync_parent(path, &refused))
+        return true;
+    if (refused.sys_errno != EACCES) {
+        *err = refused;
+        return false;
+    }
+    fd = file_open(path, O_RDONLY | O_DIRECTORY, 0, err);
+    if (fd < 0)
+        return false;
+    ok = syncfs(fd) == 0 ||
+         error_set_errno(err, errno, "could not sync the file system of \"%s\"", path);
+    file_close_quietly(fd);
+    return ok;
+}
+
+/* Those above the claimed one; its own name is synced with its content. */
+static bool
+sync_made_parents(const Claim *claim, Error *err)
+{
+    size_t top = strlen(claim->made_top);
+    char *path = mem_strdup(claim->path, err);
+    bool ok = path != NULL;
+
+    while (ok && strlen(path) > top) {
+        char *parent = path_parent(path, err);
 
         free(path);
         path = parent;
-        if (path == NULL || rmdir(path) != 0)
-            break;
+        ok = path != NULL && sync_name(path, err);
     }
     free(path);
+    return ok;
+}
+
+bool
+target_sync(const Target *target, Error *err)
+{
+    for (size_t i = 0; i < target->count; i++) {
+        const Claim *claim = &target->claims[i];
+
+        if (claim->made_top != NULL && !sync_made_parents(claim, err))
+            return false;
+    }
+    return true;
+}
+
+/* ---- taking back ---- */
+
+static void
+tell_not_removed(const BackupObserver *observer, const char *what, const char *path,
+                 const Error *err)
+{
+    observe_info(observer, "failed to remove %s \"%s\": %s", what, path, err->message);
+}
+
+/* Remove the parents that were made for `claim`, from below, as far as they are empty. Cuts its
+ * path: memory may be what has run out. */
+static void
+remove_made_parents(Claim *claim, const BackupObserver *observer)
+{
+    Error err = ERROR_INIT;
+    char *slash;
+
+    while (strlen(claim->path) > strlen(claim->made_top) &&
+           (slash = strrchr(claim->path, '/')) != NULL) {
+        *slash = '\0';
+        if (rmdir(claim->path) == 0 || errno == ENOENT)
+            continue;
+        if (errno != ENOTEMPTY && errno != EEXIST) {
+            (void)error_set_errno(&err, errno, "could not remove directory \"%s\"", claim->path);
+            tell_not_removed(observer, "directory", claim->path, &err);
+        }
+        break;
+    }
 }
 
 static void
-take_back_claim(const Claim *claim, const BackupObserver *observer)
+take_back_claim(Claim *claim, const BackupObserver *observer)
 {
     Error err = ERROR_INIT;
 
     if (claim->made_top != NULL) {
         observe_info(observer, "removing directory \"%s\"", claim->path);
         if (dir_remove(claim->path, &err))
-            remove_made_parents(claim);
+            remove_made_parents(claim, observer);
         else
-            observe_info(observer, "failed to remove directory \"%s\": %s", claim->path,
-                         err.message);
+            tell_not_removed(observer, "directory", claim->path, &err);
     } else {
         observe_info(observer, "removing contents of directory \"%s\"", claim->path);
         if (!dir_remove_contents(claim->path, &err))
-            observe_info(observer, "failed to remove contents of directory \"%s\": %s", claim->path,
-                         err.message);
+            tell_not_removed(observer, "contents of directory", claim->path, &err);
     }
 }
 

@@ -31,29 +31,18 @@ struct WalStream {
 
 /* ---- the directories ---- */
 
-static bool
-make_below(const char *parent, const char *name, mode_t mode, Error *err)
-{
-    char *path = path_join(parent, name, err);
-    char *top = NULL;
-    bool ok = path != NULL && dir_make(path, mode, &top, err);
-
-    free(top);
-    free(path);
-    return ok;
-}
-
 /* pg_wal and what a server expects in it: streaming begins before the archive brings them. */
 static bool
 make_wal_directories(const WalStreamConfig *config, char **ret_wal_dir, Error *err)
 {
     mode_t mode = config->file_mode == 0640 ? 0750 : 0700;
     char *wal_dir = path_join(config->options->directory, "pg_wal", err);
-    bool ok = wal_dir != NULL && make_below(config->options->directory, "pg_wal", mode, err) &&
-              make_below(wal_dir, "archive_status", mode, err);
+    bool ok = wal_dir != NULL &&
+              target_make_inside(config->options->directory, "pg_wal", mode, err) &&
+              target_make_inside(wal_dir, "archive_status", mode, err);
 
     if (ok && conn_features(config->beside)->wal_summaries)
-        ok = make_below(wal_dir, "summaries", mode, err);
+        ok = target_make_inside(wal_dir, "summaries", mode, err);
     if (!ok) {
         free(wal_dir);
         return false;
@@ -64,29 +53,37 @@ make_wal_directories(const WalStreamConfig *config, char **ret_wal_dir, Error *e
 
 /* ---- the connection ---- */
 
+#define TEMPORARY_NAME_SIZE 32
+
 /*
  * The slot to stream from, made if need be: the user's, or a temporary one that lives as long as
- * the connection, so that the server keeps the WAL that is not received yet. Empty: none.
+ * the connection, so that the server keeps the WAL that is not received yet. *ret_slot is NULL when
+ * there is none; `temporary` holds the name of the temporary one.
  */
 static bool
-prepare_slot(Conn *conn, const WalStreamConfig *config, char *slot, size_t size, Error *err)
+prepare_slot(Conn *conn, const WalStreamConfig *config, char temporary[TEMPORARY_NAME_SIZE],
+             const char **ret_slot, Error *err)
 {
     const BackupOptions *options = config->options;
 
-    slot[0] = '\0';
     if (options->slot != NULL) {
-        (void)snprintf(slot, size, "%s", options->slot);
-        if (!options->create_slot)
-            return true;
-        if (!repl_create_slot(conn, slot, SLOT_PERMANENT, SLOT_RESERVE_WAL, err))
-            return false;
-        observe_note(config->observer, "created replication slot \"%s\"", slot);
-    } else if (!options->no_slot) {
-        (void)snprintf(slot, size, "pg_basebackup_%d", conn_backend_pid(conn));
-        if (!repl_create_slot(conn, slot, SLOT_TEMPORARY, SLOT_RESERVE_WAL, err))
-            return false;
-        observe_note(config->observer, "created temporary replication slot \"%s\"", slot);
+        if (options->create_slot) {
+            if (!repl_create_slot(conn, options->slot, SLOT_PERMANENT, SLOT_RESERVE_WAL, err))
+                return false;
+            observe_note(config->observer, "created replication slot \"%s\"", options->slot);
+        }
+        *ret_slot = options->slot;
+        return true;
     }
+    if (options->no_slot) {
+        *ret_slot = NULL;
+        return true;
+    }
+    (void)snprintf(temporary, TEMPORARY_NAME_SIZE, "pg_basebackup_%d", conn_backend_pid(conn));
+    if (!repl_create_slot(conn, temporary, SLOT_TEMPORARY, SLOT_RESERVE_WAL, err))
+        return false;
+    observe_note(config->observer, "created temporary replication slot \"%s\"", temporary);
+    *ret_slot = temporary;
     return true;
 }
 
@@ -142,12 +139,13 @@ thread_run(void *arg)
 
     stream->result = wal_receiver_run(stream->receiver, &stream->reason);
     if (stream->result == WAL_RUN_FAILED) {
+        (void)error_context(&stream->reason, "could not stream write-ahead log");
         atomic_store(&stream->failed, true);
         stop_request(stream->stop);
     }
 }
 
-/* Everything between the connection and the started thread. Owns `conn`. */
+/* Everything between the connection and the started thread. Owns `conn`; `slot` may be NULL. */
 static bool
 start_receiving(WalStream *stream, const WalStreamConfig *config, Conn *conn, const char *slot,
                 Error *err)
@@ -159,7 +157,7 @@ start_receiving(WalStream *stream, const WalStreamConfig *config, Conn *conn, co
                                    config->segment_size),
         .timeline = config->timeline,
         .segment_size = config->segment_size,
-        .slot = slot[0] == '\0' ? NULL : slot,
+        .slot = slot,
         .status_interval_ms = config->options->status_interval_ms,
         .durable = config->options->no_sync ? NULL : &stream->durable,
         .stop = config->stop,
@@ -183,7 +181,8 @@ WalStream *
 walstream_start(const WalStreamConfig *config, Error *err)
 {
     WalStream *stream = mem_zero(sizeof *stream, err);
-    char slot[128];
+    char temporary[TEMPORARY_NAME_SIZE];
+    const char *slot;
     Conn *conn;
 
     if (stream == NULL)
@@ -193,8 +192,9 @@ walstream_start(const WalStreamConfig *config, Error *err)
     conn = conn_open_beside(config->beside, config->conn, err);
     if (conn == NULL)
         goto failed;
-    if (!prepare_slot(conn, config, slot, sizeof slot, err) ||
-        !check_same_cluster(conn, config, err)) {
+    /* First the identity: no slot may be left on somebody else's server. */
+    if (!check_same_cluster(conn, config, err) ||
+        !prepare_slot(conn, config, temporary, &slot, err)) {
         conn_free(conn);
         goto failed;
     }

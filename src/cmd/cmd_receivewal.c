@@ -187,6 +187,25 @@ find_start(const Request *request, Conn *conn, uint32_t segment_size, Lsn *ret_s
 
 /* ---- one connection's worth of streaming ---- */
 
+/* What the files look like: as at the server. */
+typedef struct WalShape {
+    uint32_t segment_size;
+    mode_t file_mode;
+} WalShape;
+
+static bool
+learn_shape(Conn *conn, WalShape *ret_shape, Error *err)
+{
+    bool group;
+    WalShape shape;
+
+    if (!repl_group_access(conn, &group, err) || !repl_segment_size(conn, &shape.segment_size, err))
+        return false;
+    shape.file_mode = group ? 0640 : 0600;
+    *ret_shape = shape;
+    return true;
+}
+
 static void
 show_segment(void *ctx, Lsn end, TimeLineID timeline)
 {
@@ -203,14 +222,14 @@ show_switch(void *ctx, Lsn at, TimeLineID timeline)
 
 /* Owns `conn`. */
 static WalRunResult
-receive(const Request *request, Conn *conn, uint32_t segment_size, Error *err)
+receive(const Request *request, Conn *conn, const WalShape *shape, Error *err)
 {
     DurableMark durable = {0};
     WalReceiver *receiver = NULL;
     const WalDirConfig dir = {
         .directory = request->directory,
-        .segment_size = segment_size,
-        .file_mode = 0600,
+        .segment_size = shape->segment_size,
+        .file_mode = shape->file_mode,
         .remainder = WAL_KEEP_PARTIAL,
         .sync = request->no_sync ? WAL_NO_SYNC : WAL_DURABLE,
         .durable = &durable,
@@ -218,7 +237,7 @@ receive(const Request *request, Conn *conn, uint32_t segment_size, Error *err)
     const HandoffConfig handoff = {.while_full = wal_receiver_while_full, .ctx = &receiver};
     WalReceiverConfig config = {
         .conn = conn,
-        .segment_size = segment_size,
+        .segment_size = shape->segment_size,
         .slot = request->slot,
         .status_interval_ms = request->status_interval_ms,
         .durable = request->no_sync ? NULL : &durable,
@@ -231,7 +250,7 @@ receive(const Request *request, Conn *conn, uint32_t segment_size, Error *err)
     };
     WalRunResult result;
 
-    if (!find_start(request, conn, segment_size, &config.start, &config.timeline, err)) {
+    if (!find_start(request, conn, shape->segment_size, &config.start, &config.timeline, err)) {
         conn_free(conn);
         return WAL_RUN_FAILED;
     }
@@ -254,16 +273,16 @@ static WalRunResult
 stream_once(Request *request, Error *err)
 {
     Conn *conn = conn_open(&request->conn, err);
-    uint32_t segment_size;
+    WalShape shape;
 
     if (conn == NULL)
         return WAL_RUN_FAILED;
     request->connected = true;
-    if (!repl_segment_size(conn, &segment_size, err)) {
+    if (!learn_shape(conn, &shape, err)) {
         conn_free(conn);
         return WAL_RUN_FAILED;
     }
-    return receive(request, conn, segment_size, err);
+    return receive(request, conn, &shape, err);
 }
 
 /* ---- again and again ---- */

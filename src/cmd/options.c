@@ -1,6 +1,5 @@
 #include "cmd/options.h"
 
-#include <ctype.h>
 #include <errno.h>
 #include <getopt.h>
 #include <limits.h>
@@ -191,8 +190,8 @@ option_parse_int(const char *value, const char *option, int min, int max, int *r
 
     errno = 0;
     number = strtol(value, &end, 10);
-    while (*end != '\0' && isspace((unsigned char)*end))
-        end++;
+    if (end != value)
+        end += strspn(end, " \t\n\r\f\v");
     if (end == value || *end != '\0') {
         log_error("invalid value \"%s\" for option %s", value, option);
         return false;

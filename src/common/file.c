@@ -359,8 +359,10 @@ dir_make(const char *path, mode_t mode, char **ret_top, Error *err)
             *end = '\0';
         if (!make_one(copy, mode, &made, err))
             goto failed;
-        if (made && top == NULL && (top = mem_strdup(copy, err)) == NULL)
+        if (made && top == NULL && (top = mem_strdup(copy, err)) == NULL) {
+            (void)rmdir(copy);
             goto failed;
+        }
         if (end != NULL)
             *end = '/';
     }

@@ -1,11 +1,11 @@
 /*
- * WAL pages and records, checked as bytes pass (PostgreSQL: access/xlog_internal.h, access/xlogrecord.h;
- * servers 10 to 18 share one layout).
+ * WAL pages and records, checked as bytes pass (PostgreSQL: access/xlog_internal.h,
+ * access/xlogrecord.h; servers 10 to 18 share one layout).
  *
- * A WalParser follows the record chain from a start LSN over pages and segments: page magic, address,
- * timeline, segment size and system identifier; record length, resource manager, back link and CRC-32C.
- * It takes the bytes in pieces of any size, in order, and keeps no more than a header of them.
- * Damage is a result (WalDamage), not an Error.
+ * A WalParser follows the record chain from a start LSN over pages and segments: page magic,
+ * address, timeline, segment size and system identifier; record length, resource manager, back link
+ * and CRC-32C. It takes the bytes in pieces of any size, in order, and keeps no more than a header
+ * of them. Damage is a result (WalDamage), not an Error.
  */
 #ifndef PGSTOW_WALRECORD_H
 #define PGSTOW_WALRECORD_H
@@ -17,8 +17,9 @@
 typedef struct WalParser WalParser;
 
 typedef struct WalParserConfig {
-    Lsn start;             /* a record begins here or, when it is no record boundary, behind it: the
-                            * parser moves forward to the first record of that page or a later one */
+    /* A record begins here or, when it is no record boundary, behind it: the parser moves forward to
+     * the first record of that page or a later one. */
+    Lsn start;
     uint32_t segment_size; /* bytes, valid */
     TimeLineID timeline;   /* pages of newer ones are damage, older ones are inherited; 0: any */
     uint64_t system_id;    /* 0: whatever the first long page header says */
@@ -42,9 +43,9 @@ Lsn wal_parser_position(const WalParser *parser);
 WalVerdict wal_parser_feed(WalParser *parser, Span bytes, WalDamage *ret_damage) MUST_USE;
 
 /*
- * End of the last whole record (aligned to 8), at first `start`: everything from `start` up to here is
- * intact. When it has reached an LSN, all records that begin before that LSN are checked.
- * The next record after a switch begins in the next segment; what is in between does not count, and
+ * End of the last whole record (aligned to 8), at first `start`: everything from `start` up to here
+ * is intact. When it has reached an LSN, all records that begin before that LSN are checked. The
+ * next record after a switch begins in the next segment; what is in between does not count, and
  * valid_end is the next segment's start once it has passed. Never beyond the bytes that were fed.
  */
 Lsn wal_parser_valid_end(const WalParser *parser);

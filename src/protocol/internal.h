@@ -23,8 +23,8 @@ struct Conn {
     PGconn *pg;
     ServerFeatures features;
     /*
-     * How long the server may leave no room for a message of ours. It reads them between any two of its
-     * own, so one that does not has hung, or the network has.
+     * How long the server may leave no room for a message of ours. It reads them between any two of
+     * its own, so one that does not has hung, or the network has.
      */
     int64_t send_timeout_ms;
     const Stop *stop; /* of the ConnConfig: ends the commands that take no Stop of their own */

@@ -117,43 +117,16 @@ conn_fill(Conn *conn, const CopyWait *wait, int64_t deadline, Error *err)
     return PQconsumeInput(conn->pg) ? WAIT_READY : connection_lost(conn, err);
 }
 
-/* A server that closes the connection says why before: that is in memory and is the better result.
- */
-static bool
-conn_has_last_words(Conn *conn)
-{
-    PGresult *result;
-
-    if (PQstatus(conn->pg) != CONNECTION_BAD)
-        return false;
-    result = PQgetResult(conn->pg);
-    if (result == NULL)
-        return false;
-    if (PQresultStatus(result) == PGRES_FATAL_ERROR && !result_is_servers(result)) {
-        PQclear(result);
-        return false;
-    }
-    conn->ahead = result;
-    return true;
-}
-
 WaitResult
 conn_await_result(Conn *conn, const CopyWait *wait, Error *err)
 {
     int64_t deadline = wait_deadline(wait->timeout_ms);
-    Error failure = ERROR_INIT;
 
     while (conn->ahead == NULL && PQisBusy(conn->pg)) {
-        WaitResult filled = conn_fill(conn, wait, deadline, &failure);
+        WaitResult filled = conn_fill(conn, wait, deadline, err);
 
-        if (filled == WAIT_READY)
-            continue;
-        if (filled == WAIT_FAILED) {
-            if (conn_has_last_words(conn))
-                return WAIT_READY;
-            *err = failure;
-        }
-        return filled;
+        if (filled != WAIT_READY)
+            return filled;
     }
     return WAIT_READY;
 }

@@ -88,7 +88,7 @@ run_report(const RangeRun *run, Reporter *reporter, Error *err)
 
 typedef struct Segment {
     int fd;     /* -1: could not be opened, or is no regular file */
-    int errnum; /* why not; 0: no regular file */
+    int errnum; /* why not, 0: no regular file; or why there is less of the header */
     uint64_t size;
     uint8_t header[WAL_LONG_HEADER];
     size_t header_len; /* what could be read of it */
@@ -102,11 +102,13 @@ segment_close(Segment *segment)
 }
 
 static void
-segment_read_header(Segment *segment)
+segment_read_header(Segment *segment, const char *path)
 {
-    ssize_t got = pread(segment->fd, segment->header, sizeof segment->header, 0);
+    Error unread = ERROR_INIT;
 
-    segment->header_len = got < 0 ? 0 : (size_t)got;
+    if (!file_read(segment->fd, segment->header, sizeof segment->header, path, &segment->header_len,
+                   &unread))
+        segment->errnum = unread.sys_errno;
 }
 
 /* `segment` is closed by segment_close in any case. False without memory only. */
@@ -127,7 +129,7 @@ segment_open(const char *directory, const char *name, Segment *segment, Error *e
         segment_close(segment);
     } else {
         segment->size = (uint64_t)st.st_size;
-        segment_read_header(segment);
+        segment_read_header(segment, path);
     }
     free(path);
     return true;
@@ -381,6 +383,20 @@ check_segment(RangeRun *run, Error *err)
     return ok;
 }
 
+/* The size is right, so the header is there: what was not read of it must not pass as checked. */
+static bool
+check_header_read(RangeRun *run, const Segment *segment, Lsn start, Error *err)
+{
+    char reason[ERRNO_TEXT_SIZE];
+
+    if (segment->header_len == WAL_LONG_HEADER)
+        return true;
+    run_bad_segment(run, start);
+    return buf_printf(&run->reason, err, "could not read file: %s",
+                      segment->errnum == 0 ? "unexpected end of file"
+                                           : errno_text(segment->errnum, reason));
+}
+
 /*
  * Recovery reads the header of a segment's first page wherever in it it begins: so it is checked by
  * a parser of its own when the range begins behind it. *system_id becomes that of the header if
@@ -404,9 +420,11 @@ check_first_header(RangeRun *run, uint64_t *system_id, Error *err)
     segment_name(run, start, name);
     if (!segment_open(run->check->directory, name, &segment, err))
         return false;
+    ok = check_segment_size(run, &segment, start, err) &&
+         (run->bad || check_header_read(run, &segment, start, err));
     segment_close(&segment);
-    if (segment.header_len < WAL_LONG_HEADER)
-        return true; /* check_segment says why */
+    if (!ok || run->bad)
+        return ok;
     parser = wal_parser_new(&config, err);
     if (parser == NULL)
         return false;

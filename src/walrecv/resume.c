@@ -14,7 +14,8 @@
 
 #define SEGMENT_NAME_LEN 24
 
-typedef enum FileForm { FORM_PARTIAL, FORM_COMPLETE, FORM_COMPRESSED } FileForm;
+/* Of files of one segment, the last one here counts. */
+typedef enum FileForm { FORM_PARTIAL, FORM_COMPRESSED, FORM_COMPLETE } FileForm;
 
 /* What a name says of itself. */
 typedef struct Candidate {
@@ -63,7 +64,7 @@ is_newer(const Candidate *a, const Candidate *b)
         return a->number > b->number;
     if (a->timeline != b->timeline)
         return a->timeline > b->timeline;
-    return a->form == FORM_COMPLETE && b->form != FORM_COMPLETE;
+    return a->form > b->form;
 }
 
 typedef struct Scan {
@@ -75,25 +76,30 @@ typedef struct Scan {
     Candidate newest;
 } Scan;
 
-/* A complete segment must have its full size; anything else under that name is not one. */
+/*
+ * A complete segment must have its full size; anything else under that name is not one. What has
+ * been removed since the directory was read (old WAL is, at any time) is none either.
+ */
 static bool
 size_fits(const Scan *scan, const char *name, bool *ret_fits, Error *err)
 {
     char *path = path_join(scan->directory, name, err);
     struct stat st;
+    bool ok = true;
 
     if (path == NULL)
         return false;
-    if (stat(path, &st) != 0) {
-        (void)error_set_errno(err, errno, "could not stat file \"%s\"", path);
-        free(path);
-        return false;
+    if (stat(path, &st) == 0) {
+        *ret_fits = S_ISREG(st.st_mode) && (uint64_t)st.st_size == scan->segment_size;
+        if (!*ret_fits && scan->skipped != NULL)
+            scan->skipped(scan->ctx, path, (uint64_t)st.st_size);
+    } else if (errno == ENOENT) {
+        *ret_fits = false;
+    } else {
+        ok = error_set_errno(err, errno, "could not stat file \"%s\"", path);
     }
-    *ret_fits = S_ISREG(st.st_mode) && (uint64_t)st.st_size == scan->segment_size;
-    if (!*ret_fits && scan->skipped != NULL)
-        scan->skipped(scan->ctx, path, (uint64_t)st.st_size);
     free(path);
-    return true;
+    return ok;
 }
 
 static bool
@@ -102,12 +108,12 @@ consider(Scan *scan, const char *name, Error *err)
     Candidate candidate;
     bool fits = true;
 
-    if (!parse_candidate(name, scan->segment_size, &candidate) ||
-        (scan->found && !is_newer(&candidate, &scan->newest)))
+    if (!parse_candidate(name, scan->segment_size, &candidate))
         return true;
+    /* Also of old ones: whoever hears of a broken segment may still have it elsewhere. */
     if (candidate.form == FORM_COMPLETE && !size_fits(scan, name, &fits, err))
         return false;
-    if (fits) {
+    if (fits && (!scan->found || is_newer(&candidate, &scan->newest))) {
         scan->newest = candidate;
         scan->found = true;
     }
@@ -157,6 +163,11 @@ wal_dir_find_end(const char *directory, uint32_t segment_size,
     if (scan.found) {
         uint64_t number = scan.newest.number + (scan.newest.form == FORM_COMPLETE ? 1 : 0);
 
+        if (number > wal_segment_number(UINT64_MAX, segment_size))
+            return error_set(err, ERR_FORMAT,
+                             "the newest segment in directory \"%s\" is the last one that there "
+                             "can be",
+                             directory);
         end = (WalDirEnd){.found = true,
                           .next = wal_segment_start(number, segment_size),
                           .timeline = scan.newest.timeline};

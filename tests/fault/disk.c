@@ -153,6 +153,21 @@ disk_synced(const char *path)
     (void)pthread_mutex_unlock(&lock);
 }
 
+void
+disk_synced_all(void)
+{
+    (void)pthread_mutex_lock(&lock);
+    for (size_t i = 0; i < record_count; i++) {
+        Record *record = &records[i];
+
+        record->dirty = false;
+        record->synced = record->written;
+        record->name_safe = true;
+        record->reachable = true;
+    }
+    (void)pthread_mutex_unlock(&lock);
+}
+
 /* ---- what is safe ---- */
 
 uint64_t

@@ -22,8 +22,9 @@ void disk_named(const char *path);
 void disk_renamed(const char *from, const char *to);
 void disk_removed(const char *path);
 
-/* A file or a directory. */
+/* A file or a directory; and all of them. */
 void disk_synced(const char *path);
+void disk_synced_all(void);
 
 /* ---- what is safe ---- */
 

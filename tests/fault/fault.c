@@ -23,14 +23,14 @@
 #include "disk.h"
 
 #define CALLS_MAX ((size_t)20000) /* a sweep that goes on beyond has lost its end */
-#define FD_MAX    1024
+#define FD_MAX    256
 
 static const char *const kind_names[FAULT_KIND_COUNT] = {
-    [FAULT_MEMORY] = "memory", [FAULT_OPEN] = "open",         [FAULT_READ] = "read",
-    [FAULT_WRITE] = "write",   [FAULT_SYNC] = "sync",         [FAULT_CLOSE] = "close",
-    [FAULT_RENAME] = "rename", [FAULT_MAKE] = "make",         [FAULT_REMOVE] = "remove",
-    [FAULT_STAT] = "stat",     [FAULT_MODE] = "mode",         [FAULT_TRUNCATE] = "truncate",
-    [FAULT_THREAD] = "thread", [FAULT_WAIT] = "wait",         [FAULT_RESOURCE] = "resource",
+    [FAULT_MEMORY] = "memory", [FAULT_OPEN] = "open", [FAULT_READ] = "read",
+    [FAULT_WRITE] = "write",   [FAULT_SYNC] = "sync", [FAULT_CLOSE] = "close",
+    [FAULT_RENAME] = "rename", [FAULT_MAKE] = "make", [FAULT_REMOVE] = "remove",
+    [FAULT_STAT] = "stat",     [FAULT_MODE] = "mode", [FAULT_TRUNCATE] = "truncate",
+    [FAULT_THREAD] = "thread", [FAULT_WAIT] = "wait", [FAULT_RESOURCE] = "resource",
 };
 
 static _Thread_local bool under_test;
@@ -84,6 +84,7 @@ ssize_t __real_pwrite64(int fd, const void *data, size_t len, off_t offset);
 ssize_t __wrap_pwrite64(int fd, const void *data, size_t len, off_t offset);
 int __wrap_fsync(int fd);
 int __wrap_fdatasync(int fd);
+int __wrap_syncfs(int fd);
 int __real_close(int fd);
 int __wrap_close(int fd);
 int __real_rename(const char *from, const char *to);
@@ -128,6 +129,8 @@ ssize_t __real_getrandom(void *data, size_t len, unsigned int flags);
 ssize_t __wrap_getrandom(void *data, size_t len, unsigned int flags);
 int __real_fcntl64(int fd, int command, ...);
 int __wrap_fcntl64(int fd, int command, ...);
+char *__real_realpath(const char *path, char *room);
+char *__wrap_realpath(const char *path, char *room);
 
 /* ---- places ---- */
 
@@ -440,6 +443,15 @@ __wrap_fdatasync(int fd)
 }
 
 int
+__wrap_syncfs(int fd)
+{
+    if (fails_fd(FAULT_SYNC, "syncfs", fd))
+        return -1;
+    disk_synced_all();
+    return 0;
+}
+
+int
 __wrap_close(int fd)
 {
     bool failing = fails_fd(FAULT_CLOSE, "close", fd);
@@ -565,8 +577,7 @@ __wrap_fstat64(int fd, struct stat *st)
 int
 __wrap_fstatat64(int dir, const char *path, struct stat *st, int flags)
 {
-    return fails_at(FAULT_STAT, "fstatat", dir, path) ? -1
-                                                      : __real_fstatat64(dir, path, st, flags);
+    return fails_at(FAULT_STAT, "fstatat", dir, path) ? -1 : __real_fstatat64(dir, path, st, flags);
 }
 
 int
@@ -671,6 +682,17 @@ __wrap_fcntl64(int fd, int command, ...)
     return fails(FAULT_RESOURCE, "fcntl", NULL) ? -1 : __real_fcntl64(fd, command, arg);
 }
 
+char *
+__wrap_realpath(const char *path, char *room)
+{
+    char *resolved;
+
+    if (fails_at(FAULT_RESOURCE, "realpath", AT_FDCWD, path))
+        return NULL;
+    resolved = __real_realpath(path, room);
+    return room == NULL ? allocated(resolved) : resolved;
+}
+
 /* ---- a run ---- */
 
 static bool
@@ -754,8 +776,8 @@ sweep_one(FaultPlan *one, bool (*run)(void *ctx, const FaultPlan *plan), void *c
 }
 
 void
-fault_sweep(const FaultPlan *plans, size_t count,
-            bool (*run)(void *ctx, const FaultPlan *plan), void *ctx)
+fault_sweep(const FaultPlan *plans, size_t count, bool (*run)(void *ctx, const FaultPlan *plan),
+            void *ctx)
 {
     for (size_t i = 0; i < count; i++) {
         FaultPlan one = plans[i];
@@ -816,8 +838,8 @@ void
 fault_assert_ending(const FaultPlan *wanted, const FaultHit *seen, bool ok, const Error *err)
 {
     /* What close has to say about a file that was written is an error of writing it. */
-    bool must_fail = wanted->outcome == FAULT_FAILS ||
-                     (wanted->outcome == FAULT_EITHER && seen->writable);
+    bool must_fail =
+        wanted->outcome == FAULT_FAILS || (wanted->outcome == FAULT_EITHER && seen->writable);
 
     if (ok) {
         fault_assert(err->code == ERR_NONE, "success with the error \"%s\"", err->message);

@@ -26,7 +26,7 @@ typedef enum FaultKind {
     FAULT_OPEN,     /* files and directories */
     FAULT_READ,     /* files and directories */
     FAULT_WRITE,    /* files */
-    FAULT_SYNC,     /* fsync, fdatasync */
+    FAULT_SYNC,     /* fsync, fdatasync, syncfs */
     FAULT_CLOSE,    /* reports a failure, but closes, as Linux does */
     FAULT_RENAME,   /* rename */
     FAULT_MAKE,     /* directories and links */
@@ -36,7 +36,7 @@ typedef enum FaultKind {
     FAULT_TRUNCATE, /* ftruncate */
     FAULT_THREAD,   /* pthread_create */
     FAULT_WAIT,     /* poll */
-    FAULT_RESOURCE, /* eventfd, getrandom, duplicates of descriptors */
+    FAULT_RESOURCE, /* eventfd, getrandom, realpath, duplicates of descriptors */
     FAULT_KIND_COUNT
 } FaultKind;
 

@@ -48,8 +48,8 @@ build(Fixture *fixture)
     tar_add(&fixture->base, &(TarMember){TAR_FILE("global/1260", "roles")});
     tar_add(&fixture->base, &(TarMember){TAR_FILE("global/empty", "")});
     tar_add(&fixture->base, &(TarMember){TAR_DIRECTORY("base/1")});
-    tar_add(&fixture->base, &(TarMember){
-                                .name = "base/1/1259", .data = fixture->large, .size = LARGE_SIZE});
+    tar_add(&fixture->base,
+            &(TarMember){.name = "base/1/1259", .data = fixture->large, .size = LARGE_SIZE});
     tar_add(&fixture->base, &(TarMember){TAR_DIRECTORY("pg_tblspc")});
     tar_add(&fixture->base, &(TarMember){TAR_SYMLINK("pg_tblspc/16385", "/origin")});
     tar_end(&fixture->base);
@@ -116,8 +116,7 @@ push_all(const Fixture *fixture, Sink *sink, Error *err)
     const Archive base = {.name = "base.tar"};
 
     return push_archive(sink, &space, tar_span(&fixture->space), 700, err) &&
-           push_archive(sink, &base, tar_span(&fixture->base), 3000, err) &&
-           sink_finish(sink, err);
+           push_archive(sink, &base, tar_span(&fixture->base), 3000, err) && sink_finish(sink, err);
 }
 
 /* A sink that has failed goes on failing, with the same words. */
@@ -247,6 +246,8 @@ static const FaultPlan plans[] = {
 
 /* What only a durable extract does. */
 static const FaultPlan durable_plans[] = {
+    /* A directory that holds ours but cannot be read: the whole file system is synced. */
+    {.kind = FAULT_OPEN, .errnum = EACCES, .outcome = FAULT_EITHER, .least = 12},
     {.kind = FAULT_SYNC, .errnum = EIO, .least = 13},
     {.kind = FAULT_SYNC, .errnum = EIO, .lasting = true, .least = 13},
     {.kind = FAULT_READ, .errnum = EIO, .least = 10},

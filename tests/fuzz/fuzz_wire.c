@@ -1,7 +1,8 @@
 /*
  * One CopyData message, read both as a message of BASE_BACKUP and as one of START_REPLICATION.
- * What is accepted can be written again from its fields, byte for byte; what is not leaves a protocol
- * error and no result. Whatever text the message holds can be quoted, and is one token again.
+ * What is accepted can be written again from its fields, byte for byte; what is not leaves a
+ * protocol error and no result. Whatever text the message holds can be quoted, and is one token
+ * again.
  */
 #include <stdlib.h>
 #include <string.h>

@@ -2,6 +2,7 @@
 
 import re
 import signal
+import time
 import unittest
 
 from harness import (
@@ -11,6 +12,7 @@ from harness import (
     Server,
     for_each_major,
     pgstow,
+    run,
     small_filesystem,
     wait_until,
 )
@@ -18,6 +20,8 @@ from harness.run import pgstow_path
 
 # One server of each wire form is enough for what does not depend on the version.
 SINCE, UNTIL = 14, 18
+# And for what happens on our side only, one server.
+ANY = 15
 
 
 def errors(result):
@@ -266,3 +270,125 @@ class Troubles(unittest.TestCase):
         self.assertTrue((self.target / "backup_manifest.tmp").exists())
         self.assertFalse((self.target / "backup_manifest").exists())
         self.assertEqual(unchecked.rc, 0, unchecked)
+
+
+@for_each_major(since=ANY, until=ANY)
+class Surroundings(unittest.TestCase):
+    """Directories that lie in each other, standard error that goes away, impatience."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.server = cls.enterClassContext(Server(cls.major))
+        cls.server.pgbench_init(scale=3)
+        cls.one, cls.two = (cls.server.create_tablespace(name) for name in ("one", "two"))
+
+    def setUp(self):
+        self.scratch = self.enterContext(ScratchDir())
+        self.target = self.scratch / "backup"
+
+    def places(self, one, two):
+        return ["-T", f"{self.one}={one}", "-T", f"{self.two}={two}"]
+
+    def apart(self):
+        """Both tablespaces where they are in nobody's way."""
+        return self.places(self.scratch / "one", self.scratch / "two")
+
+    def command(self, *args):
+        return [pgstow_path(), "basebackup", "-c", "fast", *args]
+
+    def make_directory(self, name):
+        run(["mkdir", self.scratch / name]).check()
+        return self.scratch / name
+
+    def assert_overlap(self, directory, *args, left=()):
+        result = run(self.command("-D", directory, *args), cwd=self.scratch, env=self.server.env())
+        self.assertEqual(result.rc, 1, result)
+        self.assertEqual(len(errors(result)), 1, result)
+        self.assertRegex(errors(result)[0], 'overlaps directory "|exists but is not empty')
+        self.assertEqual(sorted(path.name for path in self.scratch.rglob("*")), sorted(left))
+        return errors(result)[0]
+
+    def test_tablespace_in_the_data_directory(self):
+        q, elsewhere = self.scratch / "q", self.scratch / "elsewhere"
+        for inside in (q, q / "inside", q / "base", self.scratch / "x/.." / "q"):
+            with self.subTest(inside):
+                message = self.assert_overlap("q", *self.places(inside, elsewhere))
+                self.assertIn('overlaps directory "q", which is part of the same backup', message)
+
+    def test_data_directory_in_a_tablespace(self):
+        self.assert_overlap("q/data", *self.places(self.scratch / "q", self.scratch / "elsewhere"))
+
+    def test_two_tablespaces_in_one_place(self):
+        shared = self.scratch / "shared"
+        for second in (shared, shared / "inside"):
+            with self.subTest(second):
+                message = self.assert_overlap("q", *self.places(shared, second))
+                self.assertIn(f'overlaps directory "{shared}"', message)
+
+    def test_one_directory_under_two_names(self):
+        self.make_directory("real")
+        (self.scratch / "link").symlink_to("real")
+        (self.scratch / "around").symlink_to(".")
+        left = ["real", "link", "around"]
+        for first, second in (("real", "link"), ("link", "real"), ("real", "around/real"),
+                              ("around/link", "link")):
+            with self.subTest(first=first, second=second):
+                self.assert_overlap(
+                    first, *self.places(self.scratch / second, self.scratch / "two"), left=left)
+
+    def test_the_reason_comes_before_the_cleaning(self):
+        with Background(self.command("-D", self.target, "-r", "1M", *self.apart()),
+                        env=self.server.env()) as backup:
+            wait_until(lambda: (self.target / "base").is_dir(), "first files")
+            lines = backup.stop(signal.SIGTERM).err.splitlines()
+        self.assertEqual([line.removeprefix("pgstow basebackup: ") for line in lines], [
+            "error: interrupted by signal 15: Terminated",
+            *(f'removing directory "{self.scratch / name}"' for name in ("two", "one", "backup")),
+        ])
+        self.assertEqual(list(self.scratch.iterdir()), [])
+
+    def test_more_signals_while_cleaning_up(self):
+        """Each of them is too late or too much, none of them does harm."""
+        for pause in (0, 0.001, 0.01):
+            with self.subTest(pause), Background(
+                    self.command("-D", self.target, "-r", "4M", *self.apart()),
+                    env=self.server.env()) as backup:
+                wait_until(lambda: (self.target / "base").is_dir(), "first files")
+                while backup.is_running():
+                    backup.send_signal(signal.SIGINT)
+                    time.sleep(pause)
+                result = backup.wait()
+                self.assertEqual(result.rc, -signal.SIGINT, result)
+                self.assertEqual(len(errors(result)), 1, result)
+                self.assertEqual(list(self.scratch.iterdir()), [])
+        self.server.wait_for("NOT EXISTS (SELECT FROM pg_replication_slots)")
+
+    def in_shell(self, script):
+        """Runs a script with "$@", a verbose backup, in it."""
+        command = self.command("-D", self.target, "-v", "-P", *self.apart())
+        return run(["sh", "-c", script, "sh", *command], env=self.server.env()).check()
+
+    def test_reader_of_standard_error_goes_away(self):
+        result = self.in_shell('{ "$@" 2>&1; echo $? >&3; } 3>&2 | head -n 1')
+        self.assertEqual(result.err, "0\n")
+        self.assertEqual(result.out.count("\n"), 1)
+        pgstow("verifybackup", self.target).check()
+
+    def test_nothing_to_write_to(self):
+        """Closed standard streams: no file of the backup takes their place."""
+        self.in_shell('"$@" <&- >&- 2>&-')
+        pgstow("verifybackup", self.target).check()
+
+    def test_standard_error_on_a_full_disk(self):
+        self.in_shell('"$@" 2>/dev/full')
+        pgstow("verifybackup", self.target).check()
+
+    def test_on_another_file_system(self):
+        with small_filesystem(self, "200M") as directory:
+            target = directory / "deep/er/backup"
+            pgstow("basebackup", "-D", target, "-c", "fast",
+                   *self.places(directory / "one", self.scratch / "two"),
+                   env=self.server.env()).check()
+            pgstow("verifybackup", target).check()
+            with self.server.start_copy(target) as copy:
+                self.assertEqual(copy.data_digest(), self.server.data_digest())

@@ -441,6 +441,28 @@ connection_breaks(void **state)
 }
 
 /* A server that dies in the middle of a message is no server that has nothing to say. */
+/* A break that we noticed while sending is reported at once by the next read. */
+static void
+connection_breaks_while_we_send(void **state)
+{
+    Peer peer;
+
+    (void)state;
+    (void)script_stream(&peer);
+    wire_step(&peer.script, WIRE_CLOSE);
+    start_stream(&peer);
+    while (wire_server_sent(peer.server) == 0)
+        sleep_ms(1);
+    while (PQstatus(peer.conn->pg) == CONNECTION_OK)
+        assert_true(copy_send(peer.conn, span_of("status"), &peer.err));
+    assert_true(copy_send(peer.conn, span_of("status"), &peer.err));
+    assert_next(&peer, &for_ever, COPY_FAILED);
+    peer_assert_error_begins(
+        &peer, ERR_CONNECTION,
+        "could not receive data from WAL stream: server closed the connection unexpectedly");
+    peer_done(&peer);
+}
+
 static void
 connection_breaks_within_a_message(void **state)
 {
@@ -717,6 +739,26 @@ waiting_for_the_result_behind_the_stream(void **state)
     stop_destroy(&stop);
 }
 
+/* Asking libpq once more before waiting does not become asking it all the time. */
+static void
+waiting_takes_no_time_of_the_processor(void **state)
+{
+    const CopyWait wait = {.timeout_ms = 300};
+    clock_t used;
+    Peer peer;
+
+    (void)state;
+    (void)script_stream(&peer);
+    wire_stall(&peer.script, NULL);
+    start_stream(&peer);
+    peer.conn->encrypted = true;
+    peer.conn->read_again = true;
+    used = clock();
+    assert_next(&peer, &wait, COPY_IDLE);
+    assert_true(clock() - used < CLOCKS_PER_SEC / 10);
+    peer_drop(&peer);
+}
+
 /* Pieces of one message keep coming; the caller's time is over all the same. */
 static void
 message_in_pieces_does_not_hold_the_caller(void **state)
@@ -783,6 +825,22 @@ buffered_messages(void **state)
     assert_false(copy_has_buffered(peer.conn));
     assert_next(&peer, &no_wait, COPY_IDLE);
     assert_false(copy_has_buffered(peer.conn));
+    peer_drop(&peer);
+}
+
+/* Neither the message that was handed out nor the one that was only looked at leaks. */
+static void
+messages_that_nobody_took(void **state)
+{
+    Peer peer;
+    Buf *out = script_stream(&peer);
+
+    (void)state;
+    wire_copy_data(out, "w1", 2);
+    wire_copy_data(out, "w2", 2);
+    start_stream(&peer);
+    assert_message(&peer, &for_ever, "w1");
+    assert_true(copy_has_buffered(peer.conn));
     peer_drop(&peer);
 }
 
@@ -860,6 +918,8 @@ delivery_in_chunks(void **state)
         wire_ready(out);
         peer.config.chunk = chunks[c];
         start_backup(&peer);
+        /* With encryption libpq is asked once more before we wait: that must change nothing. */
+        peer.conn->encrypted = c % 2 == 0;
         for (size_t i = 0; i < count; i++) {
             assert_int_equal(copy_next(peer.conn, &for_ever, &message, &peer.err), COPY_MESSAGE);
             assert_int_equal(message.len, sizes[i]);
@@ -1116,7 +1176,9 @@ main(void)
         cmocka_unit_test(server_is_told_to_terminate),
         cmocka_unit_test(reason_gets_through_to_a_sender),
         cmocka_unit_test(connection_breaks),
+        cmocka_unit_test(connection_breaks_while_we_send),
         cmocka_unit_test(connection_breaks_within_a_message),
+        cmocka_unit_test(messages_that_nobody_took),
         cmocka_unit_test(stream_end_with_bad_rows),
         cmocka_unit_test(stream_end_with_other_results),
         cmocka_unit_test(stream_end_before_its_time),
@@ -1124,6 +1186,7 @@ main(void)
         cmocka_unit_test(idle_stop_and_wake),
         cmocka_unit_test(stop_ends_a_wait),
         cmocka_unit_test(waiting_for_the_result_behind_the_stream),
+        cmocka_unit_test(waiting_takes_no_time_of_the_processor),
         cmocka_unit_test(message_in_pieces_does_not_hold_the_caller),
         cmocka_unit_test(buffered_messages),
         cmocka_unit_test(buffered_end),

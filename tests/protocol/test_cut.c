@@ -1,6 +1,6 @@
 /*
- * Whole conversations, cut after every byte and damaged at every byte: each ends, in one Error and in
- * finite time (the sanitizers watch for leaks, ctest's timeout for a hang).
+ * Whole conversations, cut after every byte and damaged at every byte: each ends, in one Error and
+ * in finite time (the sanitizers watch for leaks, ctest's timeout for a hang).
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -285,7 +285,8 @@ stream_cut_everywhere(void **state)
     cut_everywhere(script_stream, talk_stream, "wal!");
 }
 
-/* Any one byte may be wrong; what matters is that it ends, and that success means all the results. */
+/* Any one byte may be wrong; what matters is that it ends, and that success means all the
+ * results. */
 static void
 damage_everywhere(void (*script)(Peer *), Talk *talk)
 {

@@ -1,7 +1,7 @@
 /*
- * Memory runs out at the n-th allocation, for every n until all goes well: each time there is one Error,
- * "out of memory", and nothing leaks (the address sanitizer watches). libpq's own allocations do not
- * come here.
+ * Memory runs out at the n-th allocation, for every n until all goes well: each time there is one
+ * Error, "out of memory", and nothing leaks (the address sanitizer watches). libpq's own
+ * allocations do not come here.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -23,7 +23,8 @@
 
 /* ---- the allocator that fails ---- */
 
-/* Counts the allocations of this thread; the wire server's threads have their own, which are off. */
+/* Counts the allocations of this thread; the wire server's threads have their own, which are
+ * off. */
 static _Thread_local long countdown = -1;
 
 static bool

@@ -1415,7 +1415,8 @@ test_status_when_the_mark_moves(void **state)
     tear_down(&run);
 }
 
-/* What was durable on the old timeline, in this run or before it, is not claimed for the new one. */
+/* What was durable on the old timeline, in this run or before it, is not claimed for the new
+ * one. */
 static void
 check_flushed_after_a_switch(Lsn before)
 {

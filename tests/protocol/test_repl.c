@@ -857,6 +857,9 @@ base_backup_one_copy(void **state)
     assert_copy(&peer, "dfirstdsecond");
     assert_true(repl_base_backup_end(peer.conn, NULL, &end, &peer.err));
     assert_true(end.lsn == 0x2000100 && end.timeline == 1 && !end.checksum_failures);
+    assert_int_equal(copy_next(peer.conn, &for_ever, &(Span){.data = NULL}, &peer.err),
+                     COPY_FAILED);
+    peer_assert_error(&peer, ERR_BUG, "there is no COPY to read from");
     assert_true(identify_with(&peer));
     (void)wire_server_stop(peer.server);
     assert_string_equal(wire_server_query(peer.server, 0),

@@ -1,8 +1,8 @@
 /*
- * Failure totality of a whole chain: handoff, tar_reader, handoff, extract. The n-th call that can fail
- * does, for n until none is left: the run fails with one Error that says why, nothing stays open, and
- * nothing is lost (which the sanitizers look after).
- * The linker leads the calls here (--wrap, see CMakeLists.txt).
+ * Failure totality of a whole chain: handoff, tar_reader, handoff, extract. The n-th call that can
+ * fail does, for n until none is left: the run fails with one Error that says why, nothing stays
+ * open, and nothing is lost (which the sanitizers look after). The linker leads the calls here
+ * (--wrap, see CMakeLists.txt).
  */
 #include <dirent.h>
 #include <errno.h>

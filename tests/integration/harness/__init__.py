@@ -6,6 +6,7 @@
     proxy.py       a connection that breaks, stalls or lies at a chosen byte
     damage.py      a catalogue of damaged backups with the stock verifier's verdict on each
     filesystem.py  a file system that is soon full
+    terminal.py    a program at a terminal, where a person types
 
 A test file tests/integration/it_<topic>.py imports what it needs from `harness`, and is registered
 in tests/integration/CMakeLists.txt. By hand, in tests/integration:
@@ -28,7 +29,8 @@ from .run import (
     stock,
     wait_until,
 )
-from .servers import PgbenchLoad, Server, ServerFailed
+from .servers import PgbenchLoad, Server, ServerFailed, forget_recovery
+from .terminal import Terminal
 
 __all__ = [
     "DAMAGES",
@@ -41,9 +43,11 @@ __all__ = [
     "ScratchDir",
     "Server",
     "ServerFailed",
+    "Terminal",
     "compat",
     "damaged_copy",
     "for_each_major",
+    "forget_recovery",
     "majors",
     "pgstow",
     "run",

@@ -125,7 +125,7 @@ def wait_until(condition, what, timeout=60):
     return value
 
 
-def _environment(extra):
+def environment(extra):
     """Ours without libpq's variables: what a program connects to is for the test to say."""
     env = {
         name: value
@@ -157,7 +157,7 @@ class Background:
             self.process = subprocess.Popen(
                 ["setpriv", "--pdeathsig", death_signal, "--", *self.cmd],
                 stdin=stdin, stdout=stdout or self._out, stderr=self._err,
-                env=_environment(env), cwd=cwd or "/", start_new_session=True, **_as_user(user),
+                env=environment(env), cwd=cwd or "/", start_new_session=True, **as_user(user),
             )
         track(self)
 
@@ -225,7 +225,7 @@ class Background:
         return Result(self.cmd, self.process.returncode, self.out(), self.err(), seconds)
 
 
-def _as_user(name):
+def as_user(name):
     if os.geteuid() != 0:
         return {}
     user = pwd.getpwnam(name) if name else PLAIN_USER

@@ -43,6 +43,8 @@ DEFAULT_SETTINGS = {
     "log_replication_commands": "on",
 }
 
+RECOVERY_PARAMETERS_ARE_SETTINGS = 12  # before, they are in recovery.conf
+
 STOP_SIGNALS = {"smart": signal.SIGTERM, "fast": signal.SIGINT, "immediate": signal.SIGQUIT}
 
 
@@ -291,6 +293,41 @@ class Server:
     def start_copy(self, data_dir, **settings):
         """Starts a server of the same version on a restored backup; settings as for Server."""
         return Server(self.major, data_dir=data_dir, auth=self.auth, **settings).__enter__()
+
+    def start_standby(self, data_dir, **settings):
+        """Starts a standby of this server on a restored backup of its cluster."""
+        self._request_recovery(data_dir, standby=True, primary_conninfo=self.conninfo())
+        return self.start_copy(data_dir, **settings)
+
+    def start_recovered(self, data_dir, archive, **settings):
+        """Starts a server on a restored backup after recovery with all the WAL in a directory."""
+        self._request_recovery(data_dir, restore_command=f'cp "{archive}/%f" "%p"')
+        copy = self.start_copy(data_dir, **settings)
+        try:
+            copy.wait_for("NOT pg_is_in_recovery()")
+        except BaseException:
+            copy.close()
+            raise
+        return copy
+
+    def _request_recovery(self, data_dir, standby=False, **parameters):
+        """Tells the next start on this directory what to recover from; see forget_recovery."""
+        parameters["recovery_target_timeline"] = "latest"
+        if self.major < RECOVERY_PARAMETERS_ARE_SETTINGS:
+            parameters["standby_mode"] = "on" if standby else "off"
+            conf = data_dir / "recovery.conf"
+        else:
+            run(["touch", data_dir / ("standby.signal" if standby else "recovery.signal")]).check()
+            conf = data_dir / "postgresql.auto.conf"
+        run(["touch", conf]).check()
+        with open(conf, "a") as file:
+            file.writelines(f"{name} = {_quote(value)}\n" for name, value in parameters.items())
+
+
+def forget_recovery(data_dir):
+    """Makes a restored backup of a standby start as a server of its own."""
+    for name in ("standby.signal", "recovery.conf"):
+        (data_dir / name).unlink(missing_ok=True)
 
 
 # One query for each table, made and then run by psql. Neither sum depends on the order of the rows.

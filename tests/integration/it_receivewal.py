@@ -1,0 +1,818 @@
+"""WAL archives: streamed without a gap, whatever happens on the way, and good for a recovery."""
+
+import re
+import shutil
+import signal
+import time
+import unittest
+
+from harness import (
+    Background,
+    Proxy,
+    ScratchDir,
+    Server,
+    for_each_major,
+    pgstow,
+    run,
+    small_filesystem,
+    stock,
+    wait_until,
+)
+from harness.run import PLAIN_USER, pgstow_path
+
+MB = 1024 * 1024
+SEGMENT_SIZE = 16 * MB
+PAGE_SIZE = 8192
+PAGE_HEADER_SIZE = 24
+STOCK_MAJOR = 15
+SLOT_POSITIONS_SINCE = 15  # READ_REPLICATION_SLOT
+SEGMENT = re.compile(r"[0-9A-F]{24}")
+
+
+def keep_wal(major):
+    """Settings with which a server recycles no WAL while the tests compare it."""
+    return {"wal_keep_segments": 200} if major < 13 else {"wal_keep_size": "3200MB"}
+
+
+def lsn_number(lsn):
+    high, low = lsn.split("/")
+    return int(high, 16) << 32 | int(low, 16)
+
+
+def same_wal(received, original):
+    """Whether two segments are equal, but for what nobody reads: pages without any record.
+
+    Before version 11, these have headers behind a switch to the next segment. A standby may send
+    that part of a segment before it has received it: then we get zeros.
+    """
+    def no_record(page, header):
+        return page.count(0, header) == len(page) - header
+
+    if received == original:
+        return True
+    pages = [(received[at : at + PAGE_SIZE], original[at : at + PAGE_SIZE])
+             for at in range(0, len(original), PAGE_SIZE)]
+    return len(received) == len(original) and all(
+        ours == theirs or (no_record(ours, 0) and no_record(theirs, PAGE_HEADER_SIZE))
+        for ours, theirs in pages)
+
+
+def errors(result):
+    return re.findall(r"^pgstow receivewal: error: (.*)$", result.err, re.MULTILINE)
+
+
+class Archive:
+    """A directory of WAL."""
+
+    def __init__(self, path, segment_size=SEGMENT_SIZE):
+        self.path = path
+        self.segment_size = segment_size
+
+    def names(self):
+        return sorted(path.name for path in self.path.iterdir())
+
+    def complete(self):
+        """The names of complete segments: those that the server could have given them."""
+        return [name for name in self.names()
+                if SEGMENT.fullmatch(name) and int(name[16:], 16) < 2**32 // self.segment_size]
+
+    def partial(self):
+        """The segment that is under way; there is one."""
+        [path] = self.path.glob("*.partial")
+        return path
+
+    def segment_name(self, timeline, position):
+        number = position // self.segment_size
+        per_file = 2**32 // self.segment_size
+        return f"{timeline:08X}{number // per_file:08X}{number % per_file:08X}"
+
+    def has(self, position, timeline=1):
+        """Whether the byte before this position is here."""
+        name = self.segment_name(timeline, position - 1)
+        if (self.path / name).exists():
+            return True
+        partial = self.path / f"{name}.partial"
+        needed = (position - 1) % self.segment_size + 1
+        try:
+            return partial.stat().st_size >= needed
+        except FileNotFoundError:
+            return (self.path / name).exists()  # it was renamed between the two looks
+
+    def make_usable(self):
+        """What the manual page says: the partial segment becomes one, filled up with zeros."""
+        for partial in self.path.glob("*.partial"):
+            complete = partial.with_suffix("")
+            if not complete.exists():
+                shutil.copy(partial, complete)
+                run(["truncate", "-s", self.segment_size, complete], user="root").check()
+                complete.chmod(0o644)
+
+
+class WalTestCase(unittest.TestCase):
+    """What every test here needs: an archive, a program that fills it, and a look at the result."""
+
+    def setUp(self):
+        self.archive = Archive(self.enterContext(ScratchDir()))
+
+    def receiver(self, *args, server=None, archive=None, env=None):
+        archive = archive or self.archive
+        return Background([pgstow_path(), "receivewal", "-D", archive.path, "-v", "-s", "1", *args],
+                          env=(server or self.server).env() | (env or {}))
+
+    def streaming(self, *args, **options):
+        """A receiver that has begun to stream. A context manager."""
+        receiver = self.receiver(*args, **options)
+        try:
+            receiver.wait_for_err("starting log streaming")
+        except BaseException:
+            receiver.close()
+            raise
+        return receiver
+
+    def stop(self, receiver, number=signal.SIGINT):
+        """Ends a receiver as a user does, which is a success."""
+        result = receiver.stop(number)
+        self.assertEqual(result.rc, 0, result)
+        return result
+
+    @staticmethod
+    def flushed(server):
+        return lsn_number(server.value("SELECT pg_current_wal_flush_lsn()"))
+
+    def catch_up(self, server=None, archive=None, timeline=1):
+        """Waits until all that the server has written so far is in the archive's files."""
+        position = self.flushed(server or self.server)
+        wait_until(lambda: (archive or self.archive).has(position, timeline), "the server's WAL")
+        return position
+
+    def write(self, server=None):
+        """Has the server write some WAL."""
+        (server or self.server).sql("CREATE TABLE IF NOT EXISTS filler (v text);"
+                                    "INSERT INTO filler SELECT md5(random()::text)"
+                                    " FROM generate_series(1, 1000)")
+
+    def fill_segment(self, server=None):
+        """Ends the server's current segment, but not where it began, and returns its name."""
+        self.write(server)
+        return (server or self.server).value("SELECT pg_walfile_name(pg_switch_wal())")
+
+    def wait_for_segment(self, name, archive=None):
+        path = (archive or self.archive).path / name
+        wait_until(path.exists, f"segment {name}")
+
+    def assert_same_as_server(self, archive=None, server=None, timelines=(1,)):
+        """Each segment is the server's, byte for byte; on each timeline none is missing."""
+        archive = archive or self.archive
+        pg_wal = (server or self.server).data_dir / "pg_wal"
+        names = archive.complete()
+        for name in names:
+            self.assertEqual((archive.path / name).stat().st_size, archive.segment_size, name)
+            same = same_wal((archive.path / name).read_bytes(), (pg_wal / name).read_bytes())
+            self.assertTrue(same, f"{archive.path / name} and {pg_wal / name}")
+        for partial in archive.path.glob("*.partial"):
+            received = partial.read_bytes()
+            original = pg_wal / partial.stem
+            if not original.exists():  # a timeline's last segment, after a promotion
+                original = pg_wal / partial.name
+            if original.exists():
+                self.assertTrue(original.read_bytes().startswith(received), partial)
+        self.assertEqual({int(name[:8], 16) for name in names}, set(timelines), names)
+        for timeline in timelines:
+            numbers = [int(name[8:16], 16) * (2**32 // archive.segment_size) + int(name[16:], 16)
+                       for name in names if int(name[:8], 16) == timeline]
+            self.assertEqual(numbers, list(range(numbers[0], numbers[0] + len(numbers))))
+
+    def assert_partial_is_the_servers(self):
+        partial = self.archive.partial()
+        original = (self.server.data_dir / "pg_wal" / partial.stem).read_bytes()
+        self.assertTrue(original.startswith(partial.read_bytes()))
+
+
+class StreamingTestCase(WalTestCase):
+    """With a server that all tests of the class share."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.server = cls.enterClassContext(Server(cls.major, **keep_wal(cls.major)))
+        cls.server.pgbench_init(scale=1)
+
+    def setUp(self):
+        super().setUp()
+        if not self.server.is_running():
+            self.server.start()
+
+
+@for_each_major()
+class Streaming(StreamingTestCase):
+    """From the first byte to the last, stopped and started again."""
+
+    def test_under_load(self):
+        with self.streaming() as receiver:
+            with self.server.pgbench_load() as load:
+                for _ in range(3):
+                    load.wait_transactions(30)
+                    last = self.fill_segment()
+                load.stop()
+            self.wait_for_segment(last)
+            self.catch_up()
+            result = self.stop(receiver)
+        self.assertEqual(errors(result), [])
+        self.assert_same_as_server()
+        self.assertEqual(self.archive.complete()[-1], last)
+        for name in self.archive.complete():
+            self.assertEqual((self.archive.path / name).stat().st_uid, PLAIN_USER.pw_uid)
+            self.assertEqual(oct((self.archive.path / name).stat().st_mode), "0o100600")
+
+        position = r"[0-9A-F]+/[0-9A-F]+"
+        self.assertRegex(result.err, rf"\Apgstow receivewal: starting log streaming at {position} "
+                              r"\(timeline 1\)\n")
+        finished = re.findall(rf"finished segment at {position} \(timeline 1\)", result.err)
+        self.assertEqual(len(finished), len(self.archive.complete()))
+        self.assertRegex(result.err, rf"stopped log streaming at {position} \(timeline 1\)\n"
+                              r"pgstow receivewal: received interrupt signal, exiting\n\Z")
+
+    def test_stopped_and_started_again(self):
+        """Each stop keeps all that was received; each start goes on without a gap."""
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL):
+            with self.subTest(number), self.streaming() as receiver:
+                with self.server.pgbench_load() as load:
+                    load.wait_transactions(20)
+                    last = self.fill_segment()
+                    load.wait_transactions(20)
+                    load.stop()
+                self.wait_for_segment(last)
+                position = self.catch_up()
+                before = {name: self.archive.path.joinpath(name).stat().st_mtime_ns
+                          for name in self.archive.complete()}
+                result = receiver.stop(number)
+                self.assertEqual(result.rc, -number if number == signal.SIGKILL else 0, result)
+                self.assertLess(result.seconds, 30)
+                self.assertTrue(self.archive.has(position))
+                self.assertTrue(self.archive.partial().exists())
+        self.assert_same_as_server()
+        after = {name: self.archive.path.joinpath(name).stat().st_mtime_ns for name in before}
+        self.assertEqual(before, after)
+
+    def test_stops_at_once(self):
+        """On an idle server, before anything has come, and twice."""
+        self.fill_segment()
+        with self.streaming() as receiver:
+            started = time.monotonic()
+            receiver.send_signal(signal.SIGINT)
+            self.stop(receiver, signal.SIGTERM)
+            self.assertLess(time.monotonic() - started, 4)
+
+    def test_end_position(self):
+        start = self.flushed(self.server)
+        segments = [self.fill_segment() for _ in range(2)]
+        with self.server.pgbench_load() as load:
+            load.wait_transactions(10)
+            load.stop()
+        middle = self.flushed(self.server) - 100
+        with self.subTest("in the future"), self.receiver("-E", "F/0") as receiver:
+            receiver.wait_for_err("starting log streaming")
+            self.catch_up()
+            self.assertTrue(receiver.is_running())
+            self.stop(receiver)
+        with self.subTest("reached already"):
+            result = self.receive_until(middle)
+            self.assertIn("stopped log streaming at", result.err)
+            self.assertNotIn("interrupt", result.err)
+            self.assertTrue(self.archive.has(middle + 1))
+        with self.subTest("reached later"), self.receiver("-E", self.lsn(middle + 8 * MB)) as later:
+            later.wait_for_err("starting log streaming")
+            self.assertTrue(later.is_running())
+            self.fill_segment()
+            self.assertEqual(later.wait().rc, 0)
+        with self.subTest("before the first segment"), ScratchDir() as directory:
+            self.archive = Archive(directory)
+            self.receive_until(start)
+            self.assertEqual(self.archive.complete(), [])
+        self.assertEqual(len(segments), 2)
+
+    @staticmethod
+    def lsn(number):
+        return f"{number >> 32:X}/{number & 0xFFFFFFFF:X}"
+
+    def receive_until(self, position):
+        return pgstow("receivewal", "-D", self.archive.path, "-v", "-E", self.lsn(position),
+                      env=self.server.env()).check()
+
+    def test_exactly_at_the_end(self):
+        """The end position itself is wanted too: it takes one more byte."""
+        self.fill_segment()
+        self.server.sql("CHECKPOINT")
+        end = self.flushed(self.server)
+        with self.receiver("-E", self.lsn(end)) as receiver:
+            receiver.wait_for_err("starting log streaming")
+            wait_until(lambda: self.archive.has(end), "the WAL so far")
+            self.fill_segment()
+            self.assertEqual(receiver.wait().rc, 0)
+        self.assertTrue(self.archive.has(end + 1))
+
+    def test_without_sync(self):
+        with self.streaming("--no-sync") as receiver:
+            last = self.fill_segment()
+            self.wait_for_segment(last)
+            self.stop(receiver)
+        self.assert_same_as_server()
+
+    def test_small_segments(self):
+        if self.major < 11:
+            self.skipTest("initdb --wal-segsize came with 11")
+        self.archive.segment_size = MB
+        with Server(self.major, initdb_args=["--wal-segsize=1"], **keep_wal(self.major)) as server:
+            with self.streaming(server=server) as receiver:
+                server.pgbench_init(scale=2)
+                last = self.fill_segment(server)
+                self.wait_for_segment(last)
+                self.stop(receiver)
+            self.assertGreater(len(self.archive.complete()), 20)
+            self.assert_same_as_server(server=server)
+
+    def test_group_access(self):
+        if self.major < 11:
+            self.skipTest("group access came with 11")
+        with Server(self.major, initdb_args=["--allow-group-access"]) as server:
+            with self.streaming(server=server) as receiver:
+                self.wait_for_segment(self.fill_segment(server))
+                self.catch_up(server)
+                self.stop(receiver)
+        for name in self.archive.names():
+            self.assertEqual(oct((self.archive.path / name).stat().st_mode), "0o100640", name)
+
+    def test_takes_over_from_stock_and_back(self):
+        if self.major > STOCK_MAJOR:
+            self.skipTest("the stock tool here is older than the server")
+        command = ["pg_receivewal", "-D", self.archive.path]
+        for _ in range(2):
+            last = self.fill_segment()
+            stock(*command, "-E", self.lsn(self.flushed(self.server) - 10),
+                  env=self.server.env()).check()
+            with self.streaming() as receiver:
+                last = self.fill_segment()
+                self.wait_for_segment(last)
+                self.catch_up()
+                self.stop(receiver)
+        self.assert_same_as_server()
+
+
+@for_each_major(since=STOCK_MAJOR, until=STOCK_MAJOR)
+class Directories(StreamingTestCase):
+    """What may be in the directory, and what it may be."""
+
+    def refused(self, *args, directory=None, env=None):
+        result = pgstow("receivewal", "-D", directory or self.archive.path, *args, timeout=20,
+                        env=self.server.env() | (env or {}))
+        self.assertEqual(result.rc, 1, result)
+        self.assertEqual(len(errors(result)), 1, result)
+        return errors(result)[0]
+
+    def test_wrong_directory(self):
+        nowhere = self.archive.path / "nowhere"
+        self.assertEqual(self.refused(directory=nowhere),
+                         f'could not open directory "{nowhere}": No such file or directory')
+        self.assertFalse(nowhere.exists())
+        nowhere.write_text("a file")
+        self.assertEqual(self.refused(directory=nowhere),
+                         f'could not open directory "{nowhere}": Not a directory')
+
+    def test_directory_that_cannot_be_written(self):
+        self.archive.path.chmod(0o500)
+        self.write()
+        self.assertRegex(self.refused(), "could not (open|create) file .*: Permission denied")
+
+    def test_foreign_files_do_not_confuse(self):
+        """Names that sort behind segments, look like them, or are almost right."""
+        self.fill_segment()
+        timeline_and_log = self.server.value("SELECT pg_walfile_name(pg_current_wal_lsn())")[:16]
+        strays = [
+            "backup_label", "x.tmp", "zzz", ".hidden", "00000009.history", "RECOVERYHISTORY",
+            f"{timeline_and_log}000000ff",  # lower case
+            f"{timeline_and_log}00000100",  # beyond the last segment of a log file
+            f"{timeline_and_log}000000FF.tmp",
+            f"{timeline_and_log}000000FF.partial.tmp",
+            f"{timeline_and_log}000000FF.00000028.backup",
+            f"{timeline_and_log}000000FFF",
+            f"{timeline_and_log}000000F",
+            f" {timeline_and_log}000000F",
+            f"ffffffff{timeline_and_log[8:]}000000ff",
+            "Z" * 24,
+        ]
+        for name in strays:
+            path = self.archive.path / name
+            path.write_text(f"this is {name}")
+            run(["truncate", "-s", SEGMENT_SIZE, path], user="root").check()
+        (self.archive.path / f"{timeline_and_log}000000FE.dir").mkdir()
+        with self.streaming() as receiver:
+            self.wait_for_segment(self.fill_segment())
+            self.stop(receiver)
+        with self.streaming() as receiver:
+            self.wait_for_segment(self.fill_segment())
+            self.catch_up()
+            self.assertNotIn("warning", self.stop(receiver).err)
+        self.assert_same_as_server()
+        self.assertEqual(len(self.archive.complete()), 2)
+        for name in strays:
+            with (self.archive.path / name).open() as file:
+                self.assertEqual(file.read(len(name) + 8), f"this is {name}")
+
+    def test_wrong_size(self):
+        """A complete name with a wrong size is no segment, but nothing to overwrite either."""
+        with self.streaming() as receiver:
+            first = self.fill_segment()
+            second = self.fill_segment()
+            self.wait_for_segment(second)
+            self.stop(receiver)
+        for partial in self.archive.path.glob("*.partial"):
+            partial.unlink()
+        broken = self.archive.path / second
+        run(["truncate", "-s", "1000", broken], user="root").check()
+        result = self.receiver("-n").wait()
+        self.assertEqual(result.rc, 1, result)
+        self.assertIn(f'warning: segment file "{broken}" has incorrect size 1000, skipping',
+                      result.err)
+        self.assertEqual(errors(result), [f'could not create WAL segment "{broken}": File exists'])
+        broken.unlink()
+        with self.streaming() as receiver:
+            self.wait_for_segment(second)
+            self.stop(receiver)
+        self.assertIn(first, self.archive.complete())
+        self.assert_same_as_server()
+
+    def test_ahead_of_the_server(self):
+        """As when the server was restored from a backup: this is not its archive any more."""
+        (self.archive.path / "00000001000000AA00000011").write_bytes(bytes(SEGMENT_SIZE))
+        self.write()
+        result = self.receiver("-n").wait()
+        self.assertEqual(result.rc, 1, result)
+        self.assertRegex(errors(result)[0], "requested starting point AA/12000000 is ahead of the "
+                                            "WAL flush position")
+        self.assertEqual(self.archive.names(), ["00000001000000AA00000011"])
+
+    def test_compressed(self):
+        name = self.server.value("SELECT pg_walfile_name(pg_current_wal_lsn())")
+        (self.archive.path / f"{name}.gz").write_text("by another program")
+        self.assertEqual(self.refused(), "the newest segment in directory "
+                                         f'"{self.archive.path}" is compressed')
+        self.assertEqual(self.archive.names(), [f"{name}.gz"])
+
+    def test_longer_partial_than_the_new_one(self):
+        """A .partial that somebody filled up is written over, and comes out at the right size."""
+        with self.streaming() as receiver:
+            self.wait_for_segment(self.fill_segment())
+            self.write()
+            self.catch_up()
+            self.stop(receiver)
+        run(["truncate", "-s", SEGMENT_SIZE + 5, self.archive.partial()], user="root").check()
+        with self.streaming() as receiver:
+            self.wait_for_segment(self.fill_segment())
+            self.stop(receiver)
+        self.assert_same_as_server()
+
+    def test_disk_full(self):
+        """It ends, keeps what there is, and goes on when there is room again."""
+        with small_filesystem(self, "20M") as directory:
+            self.archive = Archive(directory)
+            with self.streaming() as receiver:
+                first, second = self.fill_segment(), self.fill_segment()
+                result = receiver.wait()
+            self.assertEqual(result.rc, 1, result)
+            self.assertEqual(len(errors(result)), 1, result)
+            self.assertRegex(errors(result)[0], rf'could not write to file ".*{second}.partial": '
+                                                "No space left on device")
+            self.assert_same_as_server()
+            (directory / first).unlink()
+            with self.streaming() as receiver:
+                self.wait_for_segment(second)
+                self.stop(receiver)
+            self.assert_same_as_server()
+
+    def test_directory_taken_away(self):
+        directory = self.archive.path / "inner"
+        run(["mkdir", directory]).check()
+        self.archive = Archive(directory)
+        with self.streaming() as receiver:
+            self.catch_up()
+            shutil.rmtree(directory)
+            self.fill_segment()
+            result = receiver.wait()
+        self.assertEqual(result.rc, 1, result)
+        self.assertEqual(len(errors(result)), 1, result)
+        self.assertIn("No such file or directory", errors(result)[0])
+
+
+@for_each_major()
+class ServerGoes(StreamingTestCase):
+    """And comes back; the archive stays whole."""
+
+    def test_no_loop(self):
+        """A server that shuts down is not held up, and has given us its last record."""
+        with self.streaming("-n") as receiver:
+            with self.server.pgbench_load() as load:
+                load.wait_transactions(20)
+                started = time.monotonic()
+                self.server.stop("fast")
+            self.assertLess(time.monotonic() - started, 5)
+            result = receiver.wait()
+        self.assertEqual(result.rc, 1, result)
+        self.assertEqual(errors(result)[-1], "disconnected")
+        self.assertEqual(len(errors(result)), 2, result)
+        self.server.start()
+        shutdown = self.server.value("SELECT checkpoint_lsn FROM pg_control_checkpoint()")
+        self.assertTrue(self.archive.has(lsn_number(shutdown) + 1), result)
+        self.assert_partial_is_the_servers()
+
+    def test_server_killed_and_shut_down(self):
+        with self.streaming() as receiver:
+            with self.server.pgbench_load() as load:
+                load.wait_transactions(20)
+                self.server.kill()
+            receiver.wait_for_err("disconnected; waiting 5 seconds to try again")
+            self.assertRegex(receiver.err(), "error: .*(closed the connection unexpectedly|reset)")
+            self.server.start()
+            self.wait_for_segment(self.fill_segment())
+            self.server.stop()
+            wait_until(lambda: receiver.err().count("waiting 5 seconds") == 2, "disconnection")
+            started = time.monotonic()
+            result = self.stop(receiver, signal.SIGTERM)
+            self.assertLess(time.monotonic() - started, 2)
+        self.assertEqual(result.err.count("starting log streaming"), 2, result)
+        self.server.start()
+        with self.streaming() as receiver:
+            self.wait_for_segment(self.fill_segment())
+            self.stop(receiver)
+        self.assert_same_as_server()
+
+
+@for_each_major(since=STOCK_MAJOR, until=STOCK_MAJOR)
+class NetworkGoes(StreamingTestCase):
+    """At any byte."""
+
+    def test_no_server_at_first(self):
+        """Rather a mistake in the options than a server that is away: it ends."""
+        for args in ([], ["-n"]):
+            result = pgstow("receivewal", "-D", self.archive.path, "-h", "127.0.0.1", "-p", "1",
+                            *args, timeout=20)
+            self.assertEqual(result.rc, 1, result)
+            self.assertEqual(len(errors(result)), 1, result)
+            self.assertIn("Connection refused", errors(result)[0])
+
+    def test_connection_cut(self):
+        """Anywhere: the next run goes on from there."""
+        cuts = [50, 400, 450, 500, 700, 1_000, 70_000, 5_000_000, 16_777_300, 20_000_000]
+        with self.server.pgbench_load() as load:
+            load.wait_transactions(10)
+            for number, after in enumerate(cuts):
+                self.fill_segment()
+                self.fill_segment()
+                with self.subTest(after=after), Proxy(self.server.port) as proxy:
+                    proxy.cut(after=after, reset=number % 2 == 1)
+                    result = self.receiver("-n", env=proxy.env()).wait()
+                    self.assertTrue(proxy.fault_happened(timeout=0))
+                    self.assertEqual(result.rc, 1, result)
+                    self.assertIn(len(errors(result)), (1, 2), result)
+            load.stop()
+        with self.streaming() as receiver:
+            self.wait_for_segment(self.fill_segment())
+            self.catch_up()
+            self.stop(receiver)
+        self.assert_same_as_server()
+        self.assertGreaterEqual(len(self.archive.complete()), 3)
+
+    def test_reconnects_through_a_broken_network(self):
+        with Proxy(self.server.port) as proxy:
+            proxy.cut(after=3_000_000, connection=0)
+            with self.streaming(env=proxy.env()) as receiver:
+                last = self.fill_segment()
+                receiver.wait_for_err("disconnected; waiting 5 seconds to try again")
+                self.wait_for_segment(last)
+                self.stop(receiver)
+            self.assertEqual(proxy.connection_count(), 2)
+        self.assert_same_as_server()
+
+    def test_stopped_while_the_server_is_silent(self):
+        with Proxy(self.server.port) as proxy:
+            proxy.stall(after=3_000_000)
+            with self.streaming(env=proxy.env()) as receiver:
+                self.fill_segment()
+                self.assertTrue(proxy.fault_happened())
+                # What has come is written, although the stream stands still.
+                wait_until(lambda: self.archive.partial().stat().st_size > 2_500_000, "its data")
+                started = time.monotonic()
+                self.stop(receiver)
+                self.assertLess(time.monotonic() - started, 10)
+        self.assert_partial_is_the_servers()
+
+
+@for_each_major()
+class Slots(StreamingTestCase):
+    """A slot makes the server keep what is not on our disk yet, and no more."""
+
+    def slot(self, *args):
+        return pgstow("receivewal", "-S", "ours", *args, env=self.server.env())
+
+    def tearDown(self):
+        self.server.sql("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots"
+                        " WHERE NOT active")
+
+    def restart_lsn(self):
+        return lsn_number(
+            self.server.value("SELECT coalesce(restart_lsn, '0/0') FROM pg_replication_slots"))
+
+    def test_created_and_dropped(self):
+        self.assertEqual(self.slot("--create-slot").check().err, "")
+        self.assertEqual(self.server.sql("SELECT slot_name, slot_type, restart_lsn"
+                                         " FROM pg_replication_slots"),
+                         [["ours", "physical", ""]])
+        again = self.slot("--create-slot")
+        self.assertEqual(again.rc, 1)
+        self.assertRegex(errors(again)[0], 'replication slot "ours" already exists')
+        self.slot("--create-slot", "--if-not-exists").check()
+        self.slot("--drop-slot").check()
+        self.assertEqual(self.server.sql("SELECT FROM pg_replication_slots"), [])
+        gone = self.slot("--drop-slot")
+        self.assertEqual(gone.rc, 1)
+        self.assertRegex(errors(gone)[0], 'replication slot "ours" does not exist')
+
+    def test_bad_name(self):
+        result = pgstow("receivewal", "-S", "No good; name", "--create-slot",
+                        env=self.server.env())
+        self.assertEqual(result.rc, 1)
+        self.assertRegex(errors(result)[0], "replication slot name .* contains invalid character")
+
+    def test_slot_that_does_not_exist(self):
+        result = self.receiver("-n", "-S", "nowhere").wait()
+        self.assertEqual(result.rc, 1)
+        self.assertRegex(errors(result)[0], 'replication slot "nowhere" does not exist')
+
+    def test_in_use(self):
+        self.slot("--create-slot").check()
+        with self.streaming("-S", "ours") as receiver, ScratchDir() as directory:
+            self.server.wait_for("(SELECT active FROM pg_replication_slots)")
+            second = self.receiver("-n", "-S", "ours", archive=Archive(directory)).wait()
+            self.assertEqual(second.rc, 1, second)
+            self.assertRegex(errors(second)[0], 'replication slot "ours" is active for PID')
+            self.stop(receiver)
+
+    def test_never_ahead_of_the_disk(self):
+        self.slot("--create-slot").check()
+        with self.streaming("-S", "ours") as receiver, self.server.pgbench_load() as load:
+            seen = set()
+            for _ in range(6):
+                load.wait_transactions(5)
+                last = self.fill_segment()
+                for _ in range(4):
+                    position = self.restart_lsn()
+                    self.assertTrue(position == 0 or self.archive.has(position), position)
+                    seen.add(position)
+            self.wait_for_segment(last)
+            end = self.server.value("SELECT pg_current_wal_insert_lsn()")
+            end = lsn_number(end) // SEGMENT_SIZE * SEGMENT_SIZE
+            # What is complete is synced, and what is synced is told.
+            wait_until(lambda: self.restart_lsn() >= end, "the slot to move on")
+            load.stop()
+            self.stop(receiver)
+        self.assertGreater(len(seen), 2)
+        self.assertTrue(self.archive.has(self.restart_lsn()))
+        self.assert_same_as_server()
+
+    def test_without_sync_it_stays(self):
+        self.slot("--create-slot").check()
+        with self.streaming("-S", "ours", "--no-sync") as receiver:
+            self.wait_for_segment(self.fill_segment())
+            self.wait_for_segment(self.fill_segment())
+            self.stop(receiver)
+        first = self.archive.complete()[0]
+        position = self.restart_lsn()
+        if position:  # since 15 or so a slot reserves WAL when it is first used
+            self.assertEqual(self.archive.segment_name(1, position), first)
+
+    def test_begins_where_the_slot_is(self):
+        if self.major < SLOT_POSITIONS_SINCE:
+            self.skipTest("the server cannot tell the slot's position")
+        self.server.sql("SELECT pg_create_physical_replication_slot('ours', true)")
+        kept = self.archive.segment_name(1, self.restart_lsn())
+        self.fill_segment()
+        last = self.fill_segment()
+        with self.streaming("-S", "ours") as receiver:
+            self.wait_for_segment(last)
+            self.stop(receiver)
+        self.assertEqual(self.archive.complete()[0], kept)
+        self.assert_same_as_server()
+
+    def test_wal_that_is_gone(self):
+        """What the server has removed it says; without a loop this ends it."""
+        with Server(self.major, max_wal_size="32MB", min_wal_size="32MB") as server:
+            with self.streaming(server=server) as receiver:
+                self.wait_for_segment(self.fill_segment(server))
+                self.stop(receiver)
+            for _ in range(3):
+                self.fill_segment(server)
+                server.sql("CHECKPOINT")
+            result = self.receiver("-n", server=server).wait()
+        self.assertEqual(result.rc, 1, result)
+        self.assertRegex(errors(result)[0], "requested WAL segment .* has already been removed")
+
+
+@for_each_major()
+class Recovery(WalTestCase):
+    """An archive is there to be recovered from."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.server = cls.enterClassContext(Server(cls.major, **keep_wal(cls.major)))
+        cls.server.pgbench_init(scale=1)
+
+    def setUp(self):
+        super().setUp()
+        self.scratch = self.enterContext(ScratchDir())
+
+    def backup(self, name, *args, server=None):
+        target = self.scratch / name
+        pgstow("basebackup", "-D", target, "-c", "fast", *args,
+               env=(server or self.server).env()).check()
+        return target
+
+    def test_to_the_last_commit(self):
+        with self.streaming() as receiver:
+            with self.server.pgbench_load() as load:
+                load.wait_transactions(20)
+                target = self.backup("backup", "-X", "none")
+                self.fill_segment()
+                load.wait_transactions(20)
+                load.stop()
+            self.server.sql("CREATE TABLE last AS SELECT 'last' AS commit")
+            self.catch_up()
+            self.stop(receiver)
+        self.archive.make_usable()
+        with self.server.start_recovered(target, self.archive.path) as copy:
+            self.assertEqual(copy.data_digest(), self.server.data_digest())
+            self.assertEqual(copy.value("SELECT commit FROM last"), "last")
+            self.assertTrue(copy.pgbench_is_consistent())
+
+    def test_promotion_is_followed(self):
+        """By a receiver that streams from the standby, and by one that was away meanwhile."""
+        standby = self.enterContext(
+            self.server.start_standby(self.backup("standby"), **keep_wal(self.major)))
+        away = Archive(self.enterContext(ScratchDir()))
+        before = Archive(self.enterContext(ScratchDir()))
+
+        with self.streaming(archive=before) as first, \
+                self.streaming(server=standby, archive=away) as second:
+            receiver = self.enterContext(self.streaming(server=standby))
+            with self.server.pgbench_load() as load:
+                base = self.backup("base", "-X", "none")
+                self.wait_for_segment(self.fill_segment())
+                load.wait_transactions(20)
+                load.stop()
+            position = self.catch_up(archive=before)
+            for archive in (self.archive, away):
+                wait_until(lambda: archive.has(position), "WAL from the standby")
+            self.stop(first)
+            self.stop(second)
+
+        standby.promote()
+        receiver.wait_for_err(r"switched to timeline 2 at [0-9A-F]+/[0-9A-F]+$")
+        with standby.pgbench_load() as load:
+            load.wait_transactions(20)
+            last = self.fill_segment(standby)
+            load.wait_transactions(20)
+            load.stop()
+        standby.sql("CREATE TABLE last AS SELECT 'on timeline 2' AS commit")
+        self.assertEqual(last[:8], "00000002")
+
+        with self.streaming(server=standby, archive=away) as second:
+            for archive, program in ((self.archive, receiver), (away, second)):
+                self.wait_for_segment(last, archive)
+                self.catch_up(standby, archive, timeline=2)
+                self.stop(program)
+                self.assert_followed(archive, standby)
+
+        # Once more: it goes on where the archive ends, on timeline 2.
+        with self.streaming(server=standby) as receiver:
+            last = self.fill_segment(standby)
+            self.wait_for_segment(last)
+            self.write(standby)
+            self.catch_up(standby, timeline=2)
+            self.assertRegex(receiver.err(), r"starting log streaming at \S+ \(timeline 2\)")
+            self.stop(receiver)
+        self.assert_followed(self.archive, standby)
+
+        self.archive.make_usable()
+        with standby.start_recovered(base, self.archive.path) as copy:
+            self.assertEqual(copy.data_digest(), standby.data_digest())
+            self.assertEqual(copy.value("SELECT commit FROM last"), "on timeline 2")
+
+    def assert_followed(self, archive, standby):
+        self.assert_same_as_server(archive, standby, timelines=(1, 2))
+        history = archive.path / "00000002.history"
+        self.assertEqual(history.read_bytes(),
+                         (standby.data_dir / "pg_wal/00000002.history").read_bytes())
+        partials = sorted(path.name[:8] for path in archive.path.glob("*.partial"))
+        self.assertEqual(partials, ["00000001", "00000002"])
+        self.assertEqual(list(archive.path.glob("*.tmp")), [])
+
+
+if __name__ == "__main__":
+    unittest.main()

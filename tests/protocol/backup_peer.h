@@ -1,0 +1,75 @@
+/*
+ * backup peer: basebackup_run against a wire server, for the tests of base backups.
+ *
+ * A test gets a server of some version and options (no WAL, not synced), changes what it wants to
+ * be different, and runs. Unless it wrote scripts of its own, the server's are those of
+ * `fake`. The observer's calls are written down in `told`, one line each:
+ *     note: initiating base backup, waiting for checkpoint to complete
+ *     waiting
+ *     progress 10240/0 0/1 /tmp/x/target
+ *     problem: ...
+ *     failed: ...
+ *     info: removing directory "/tmp/x/target"
+ */
+#ifndef PGSTOW_TESTS_BACKUP_PEER_H
+#define PGSTOW_TESTS_BACKUP_PEER_H
+
+#include "basebackup/basebackup.h"
+#include "support/fake_backup.h"
+#include "support/temp_dir.h"
+
+typedef struct BackupPeer {
+    FakeBackup fake;
+    WireScript scripts[2]; /* of the backup and of the WAL connection */
+    WireServerConfig config;
+    WireServer *server;
+    int64_t cut; /* as wire_server_cut and wire_server_damage; -1: not */
+    int64_t damage_at;
+    uint8_t damage_mask;
+    ConnConfig conn;
+
+    TempDir dir; /* holds "target", which does not exist before */
+    BackupOptions options;
+    BackupObserver observer;
+    Stop stop;
+    const char *stop_at; /* stop is requested when a line beginning so is told; NULL: never */
+    Stop release;        /* for scripts to wait for: wire_stall */
+    const char *release_at;
+
+    bool ok;
+    Error err;
+    Buf told;
+} BackupPeer;
+
+void backup_peer_init(BackupPeer *peer, const char *version);
+
+/* Start the server, take the backup, stop the server; all it expected must have come. */
+void backup_peer_run(BackupPeer *peer);
+void backup_peer_free(BackupPeer *peer);
+
+/* ---- what came of it ---- */
+
+/* Success, and everything that the server sent is in the target. */
+void backup_peer_assert_taken(BackupPeer *peer);
+
+/* Failure with this error: it was told before anything else was, and nothing is left. */
+void backup_peer_assert_failed(BackupPeer *peer, ErrorCode code, const char *message);
+void backup_peer_assert_failed_begins(BackupPeer *peer, ErrorCode code, const char *beginning);
+
+/* As the last one, wherever the message has it; files may be left. */
+void backup_peer_assert_error(BackupPeer *peer, ErrorCode code, const char *part);
+
+/* That a line beginning so was told; the line. */
+const char *backup_peer_told(const BackupPeer *peer, const char *beginning);
+bool backup_peer_was_told(const BackupPeer *peer, const char *beginning);
+
+/* The query that begins so, or NULL. */
+const char *backup_peer_query(const BackupPeer *peer, const char *beginning);
+
+/* Compare a file below the directory. */
+void backup_peer_assert_file(BackupPeer *peer, const char *name, const char *text);
+
+/* How many entries the directory has. */
+size_t backup_peer_entries(BackupPeer *peer, const char *name);
+
+#endif

@@ -1,0 +1,437 @@
+#include "support/fake_backup.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/pgtypes.h"
+
+#define LSN_TEXT 20
+
+static const struct {
+    int major;
+    uint16_t magic;
+} wal_magics[] = {
+    {10, 0xD097}, {11, 0xD098}, {12, 0xD101}, {13, 0xD106}, {14, 0xD10D},
+    {15, 0xD110}, {16, 0xD113}, {17, 0xD116}, {18, 0xD118},
+};
+
+static void
+must(bool ok, const char *what)
+{
+    if (ok)
+        return;
+    (void)fprintf(stderr, "fake backup: %s\n", what);
+    abort();
+}
+
+static void
+append(Buf *buf, const void *data, size_t len)
+{
+    Error err = ERROR_INIT;
+
+    must(buf_append(buf, data, len, &err), err.message);
+}
+
+static void
+lsn_text(char text[LSN_TEXT], Lsn lsn)
+{
+    (void)snprintf(text, LSN_TEXT, LSN_FORMAT, LSN_ARGS(lsn));
+}
+
+static bool
+typed(const FakeBackup *fake)
+{
+    return fake->major >= 15;
+}
+
+static bool
+sends_manifest(const FakeBackup *fake)
+{
+    return fake->major >= 13 && !fake->no_manifest;
+}
+
+/* ---- what is backed up ---- */
+
+static uint16_t
+wal_magic(int major)
+{
+    for (size_t i = 0; i < sizeof wal_magics / sizeof wal_magics[0]; i++) {
+        if (wal_magics[i].major == major)
+            return wal_magics[i].magic;
+    }
+    must(false, "no such version");
+    return 0;
+}
+
+static void
+make_wal(FakeBackup *fake)
+{
+    const WalBuilderConfig config = {.magic = wal_magic(fake->major),
+                                     .timeline = 1,
+                                     .system_id = FAKE_SYSTEM_ID,
+                                     .segment_size = FAKE_SEGMENT_SIZE,
+                                     .start = FAKE_START};
+
+    wal_builder_init(&fake->wal, &config);
+    (void)wal_builder_record(&fake->wal, 10, 0, 9000);
+    (void)wal_builder_record(&fake->wal, 0, WAL_NOOP, 100);
+    (void)wal_builder_backup_end(&fake->wal, FAKE_START);
+    fake->end = fake->wal.end;
+    (void)wal_builder_record(&fake->wal, 0, WAL_NOOP, 60);
+}
+
+static FakeArchive *
+find_archive(FakeBackup *fake, Oid oid)
+{
+    for (size_t i = 0; i < fake->count; i++) {
+        if (fake->archives[i].oid == oid)
+            return &fake->archives[i];
+    }
+    must(false, "no such archive");
+    return NULL;
+}
+
+void
+fake_backup_member(FakeBackup *fake, Oid oid, const TarMember *member)
+{
+    tar_add(&find_archive(fake, oid)->tar, member);
+}
+
+void
+fake_backup_listed(FakeBackup *fake, const char *path, const char *text)
+{
+    manifest_builder_file(&fake->manifest, path, text, strlen(text), CHECKSUM_CRC32C);
+}
+
+void
+fake_backup_file(FakeBackup *fake, Oid oid, const char *path, const char *text)
+{
+    char listed[256];
+
+    fake_backup_member(fake, oid, &(TarMember){.name = path, .data = text, .size = strlen(text)});
+    if (oid == 0)
+        (void)snprintf(listed, sizeof listed, "%s", path);
+    else
+        (void)snprintf(listed, sizeof listed, "pg_tblspc/%u/%s", oid, path);
+    fake_backup_listed(fake, listed, text);
+}
+
+void
+fake_backup_init(FakeBackup *fake, const char *version)
+{
+    static const char *const directories[] = {
+        "base/", "base/1/", "pg_wal/", "./pg_wal/archive_status/", "pg_tblspc/", "global/",
+    };
+
+    *fake = (FakeBackup){
+        .version = version,
+        .major = (int)strtol(version, NULL, 10),
+        .count = 1,
+        .system_id = FAKE_SYSTEM_ID,
+        .mode = "0700",
+        .piece = 32768,
+    };
+    manifest_builder_begin(&fake->manifest, fake->major >= 17 ? 2 : 1, FAKE_SYSTEM_ID);
+    make_wal(fake);
+    manifest_builder_wal_range(&fake->manifest, 1, FAKE_START, fake->end);
+    fake_backup_file(fake, 0, "backup_label", "LABEL: fake\n");
+    for (size_t i = 0; i < sizeof directories / sizeof directories[0]; i++)
+        fake_backup_member(fake, 0, &(TarMember){TAR_DIRECTORY(directories[i])});
+    fake_backup_file(fake, 0, "PG_VERSION", "18\n");
+    fake_backup_file(fake, 0, "base/1/1247", "pg_type's rows");
+    fake_backup_file(fake, 0, "base/1/1248", "");
+    fake_backup_file(fake, 0, "global/pg_control", "control");
+}
+
+void
+fake_backup_free(FakeBackup *fake)
+{
+    for (size_t i = 0; i < fake->count; i++)
+        buf_free(&fake->archives[i].tar);
+    manifest_builder_free(&fake->manifest);
+    buf_free(&fake->manifest_text);
+    wal_builder_free(&fake->wal);
+}
+
+void
+fake_backup_tablespace(FakeBackup *fake, Oid oid, const char *location)
+{
+    char link[32];
+
+    must(fake->count < FAKE_ARCHIVES_MAX, "too many archives");
+    fake->archives[fake->count] = fake->archives[fake->count - 1];
+    fake->archives[fake->count - 1] = (FakeArchive){.oid = oid, .location = location};
+    fake->count++;
+    fake_backup_member(fake, oid, &(TarMember){TAR_DIRECTORY("PG_18_202506291/")});
+    fake_backup_file(fake, oid, "PG_18_202506291/1234", "far away");
+    if (location[0] == '/') {
+        (void)snprintf(link, sizeof link, "pg_tblspc/%u", oid);
+        fake_backup_member(fake, 0, &(TarMember){TAR_SYMLINK(link, location)});
+    }
+}
+
+Buf *
+fake_backup_manifest(FakeBackup *fake)
+{
+    if (fake->manifest_text.len == 0)
+        manifest_builder_finish(&fake->manifest, &fake->manifest_text);
+    return &fake->manifest_text;
+}
+
+/* ---- the first connection ---- */
+
+static void
+answer(WireScript *script, const char *command, int columns, const char *const values[])
+{
+    Buf *out;
+
+    wire_expect(script, command);
+    out = wire_send(script);
+    wire_one_row(out, columns, values);
+    wire_ready(out);
+}
+
+static void
+script_identify(const FakeBackup *fake, WireScript *script)
+{
+    char id[24];
+    const char *const values[] = {id, "1", "0/2000000", NULL};
+
+    (void)snprintf(id, sizeof id, "%llu", (unsigned long long)fake->system_id);
+    answer(script, "IDENTIFY_SYSTEM", 4, values);
+}
+
+void
+fake_script_learn(const FakeBackup *fake, WireScript *script)
+{
+    if (fake->major >= 11)
+        answer(script, "SHOW data_directory_mode", 1, &fake->mode);
+    answer(script, "SHOW wal_segment_size", 1, (const char *const[]){"1MB"});
+    script_identify(fake, script);
+}
+
+Buf *
+fake_script_begin(const FakeBackup *fake, WireScript *script)
+{
+    char start[LSN_TEXT];
+    Buf *out;
+
+    lsn_text(start, FAKE_START);
+    wire_expect(script, "BASE_BACKUP");
+    out = wire_send(script);
+    wire_one_row(out, 2, (const char *const[]){start, "1"});
+    wire_row_description(out, 3);
+    for (size_t i = 0; i < fake->count; i++) {
+        const FakeArchive *archive = &fake->archives[i];
+        char oid[16];
+        const char *const values[] = {archive->oid == 0 ? NULL : oid, archive->location,
+                                      fake->size};
+
+        (void)snprintf(oid, sizeof oid, "%u", archive->oid);
+        wire_row(out, 3, values);
+    }
+    wire_complete(out, "SELECT");
+    return out;
+}
+
+void
+fake_put_new_archive(Buf *out, const char *name, const char *location)
+{
+    Buf message = BUF_INIT;
+
+    append(&message, "n", 1);
+    append(&message, name, strlen(name) + 1);
+    append(&message, location, strlen(location) + 1);
+    wire_copy_data(out, message.data, message.len);
+    buf_free(&message);
+}
+
+void
+fake_put_data(Buf *out, Span data)
+{
+    Buf message = BUF_INIT;
+
+    append(&message, "d", 1);
+    append(&message, data.data, data.len);
+    wire_copy_data(out, message.data, message.len);
+    buf_free(&message);
+}
+
+void
+fake_put_manifest_begins(Buf *out)
+{
+    wire_copy_data(out, "m", 1);
+}
+
+static void
+put_progress(Buf *out, uint64_t done)
+{
+    uint8_t message[9] = {'p'};
+
+    put_be64(message + 1, done);
+    wire_copy_data(out, message, sizeof message);
+}
+
+/* In messages of at most a piece. */
+static void
+put_pieces(const FakeBackup *fake, Buf *out, Span data)
+{
+    while (data.len > 0) {
+        Span piece = {.data = data.data, .len = data.len < fake->piece ? data.len : fake->piece};
+
+        if (typed(fake))
+            fake_put_data(out, piece);
+        else
+            wire_copy_data(out, piece.data, piece.len);
+        data.data += piece.len;
+        data.len -= piece.len;
+    }
+}
+
+void
+fake_put_copy(const FakeBackup *fake, Buf *out)
+{
+    if (typed(fake))
+        wire_copy_out(out);
+}
+
+void
+fake_put_copy_end(const FakeBackup *fake, Buf *out)
+{
+    if (typed(fake))
+        wire_copy_done(out);
+}
+
+void
+fake_put_archive(const FakeBackup *fake, Buf *out, size_t index)
+{
+    const FakeArchive *archive = &fake->archives[index];
+    Buf tar = BUF_INIT;
+    char name[32] = "base.tar";
+
+    append(&tar, archive->tar.data, archive->tar.len);
+    if (typed(fake)) {
+        tar_end(&tar);
+        if (archive->oid != 0)
+            (void)snprintf(name, sizeof name, "%u.tar", archive->oid);
+        fake_put_new_archive(out, name, archive->location == NULL ? "" : archive->location);
+        put_pieces(fake, out, tar_span(&tar));
+        put_progress(out, tar.len);
+    } else {
+        wire_copy_out(out);
+        put_pieces(fake, out, tar_span(&tar));
+        wire_copy_done(out);
+    }
+    buf_free(&tar);
+}
+
+void
+fake_put_manifest(FakeBackup *fake, Buf *out)
+{
+    const Buf *text = fake_backup_manifest(fake);
+
+    if (typed(fake))
+        fake_put_manifest_begins(out);
+    else
+        wire_copy_out(out);
+    put_pieces(fake, out, (Span){.data = text->data, .len = text->len});
+    if (!typed(fake))
+        wire_copy_done(out);
+}
+
+void
+fake_put_end_position(const FakeBackup *fake, Buf *out)
+{
+    char end[LSN_TEXT];
+
+    lsn_text(end, fake->end);
+    wire_one_row(out, 2, (const char *const[]){end, "1"});
+}
+
+void
+fake_put_end(const FakeBackup *fake, Buf *out)
+{
+    fake_put_end_position(fake, out);
+    if (fake->damaged)
+        wire_error(out, "ERROR", "XX001", "checksum verification failure during base backup");
+    else
+        wire_complete(out, "BASE_BACKUP");
+    wire_ready(out);
+}
+
+void
+fake_put_all(FakeBackup *fake, Buf *out)
+{
+    fake_put_copy(fake, out);
+    for (size_t i = 0; i < fake->count; i++)
+        fake_put_archive(fake, out, i);
+    if (sends_manifest(fake))
+        fake_put_manifest(fake, out);
+    fake_put_copy_end(fake, out);
+    fake_put_end(fake, out);
+}
+
+void
+fake_script_backup(FakeBackup *fake, WireScript *script)
+{
+    fake_script_learn(fake, script);
+    fake_put_all(fake, fake_script_begin(fake, script));
+}
+
+/* ---- the second connection ---- */
+
+void
+fake_script_wal_prepare(const FakeBackup *fake, WireScript *script, bool slot)
+{
+    script_identify(fake, script);
+    if (slot)
+        answer(script, "CREATE_REPLICATION_SLOT", 4,
+               (const char *const[]){"slot", "0/0", NULL, NULL});
+}
+
+Buf *
+fake_script_wal_start(WireScript *script)
+{
+    Buf *out;
+
+    wire_expect(script, "START_REPLICATION");
+    out = wire_send(script);
+    wire_copy_both(out);
+    return out;
+}
+
+void
+fake_put_wal(const FakeBackup *fake, Buf *out, Lsn from, Lsn to)
+{
+    Span wal = wal_builder_span(&fake->wal, from, to);
+    uint8_t head[25] = {'w'};
+    Buf message = BUF_INIT;
+
+    put_be64(head + 1, from);
+    put_be64(head + 9, to);
+    append(&message, head, sizeof head);
+    append(&message, wal.data, wal.len);
+    wire_copy_data(out, message.data, message.len);
+    buf_free(&message);
+}
+
+void
+fake_script_wal_end(WireScript *script)
+{
+    Buf *out;
+
+    wire_step(script, WIRE_COPY_DONE);
+    out = wire_send(script);
+    wire_copy_done(out);
+    wire_complete(out, "START_REPLICATION");
+    wire_ready(out);
+}
+
+void
+fake_script_wal(FakeBackup *fake, WireScript *script)
+{
+    fake_script_wal_prepare(fake, script, true);
+    fake_put_wal(fake, fake_script_wal_start(script), FAKE_SEGMENT, fake->wal.end);
+    fake_script_wal_end(script);
+}
