@@ -2,8 +2,11 @@
  * Which program are we? Called by a stock name we are that program; else the first argument is the
  * command.
  */
+#include <fcntl.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "cmd/commands.h"
 #include "cmd/log.h"
@@ -96,6 +99,22 @@ run_command(int argc, char **argv)
     return command->run(command, argc - 1, argv + 1);
 }
 
+/*
+ * Whoever starts us may have closed standard streams. The files that we open must not take their
+ * numbers, or messages would be written into a backup. Reading and writing fail as before.
+ */
+static bool
+hold_standard_streams(void)
+{
+    for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++) {
+        int useless = fd == STDIN_FILENO ? O_WRONLY : O_RDONLY;
+
+        if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", useless) != fd)
+            return false;
+    }
+    return true;
+}
+
 int
 main(int argc, char **argv)
 {
@@ -103,6 +122,8 @@ main(int argc, char **argv)
     const Command *command = find_stock(name);
     int status;
 
+    if (!hold_standard_streams())
+        return 1;
     log_init(command == NULL ? "pgstow" : name);
     status = command == NULL ? run_command(argc, argv) : command->run(command, argc, argv);
 

@@ -1,6 +1,5 @@
 #include "common/bytes.h"
 
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -184,23 +183,33 @@ buf_append(Buf *buf, const void *data, size_t len, Error *err)
 }
 
 bool
-buf_printf(Buf *buf, Error *err, const char *fmt, ...)
+buf_vprintf(Buf *buf, Error *err, const char *fmt, va_list args)
 {
-    va_list args;
+    va_list again;
     int len;
 
-    va_start(args, fmt);
-    len = vsnprintf(NULL, 0, fmt, args);
-    va_end(args);
+    va_copy(again, args);
+    len = vsnprintf(NULL, 0, fmt, again);
+    va_end(again);
     if (len < 0)
         return error_set(err, ERR_BUG, "invalid format string \"%s\"", fmt);
     if (!buf_reserve(buf, (size_t)len + 1, err))
         return false;
-    va_start(args, fmt);
     (void)vsnprintf((char *)buf->data + buf->len, (size_t)len + 1, fmt, args);
-    va_end(args);
     buf->len += (size_t)len;
     return true;
+}
+
+bool
+buf_printf(Buf *buf, Error *err, const char *fmt, ...)
+{
+    va_list args;
+    bool ok;
+
+    va_start(args, fmt);
+    ok = buf_vprintf(buf, err, fmt, args);
+    va_end(args);
+    return ok;
 }
 
 const char *

@@ -9,6 +9,7 @@
 #ifndef PGSTOW_BYTES_H
 #define PGSTOW_BYTES_H
 
+#include <stdarg.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -68,6 +69,7 @@ bool buf_append(Buf *buf, const void *data, size_t len, Error *err) MUST_USE;
 
 /* Append formatted text; the bytes stay zero-terminated beyond `len`. */
 bool buf_printf(Buf *buf, Error *err, const char *fmt, ...) PRINTF_LIKE(3, 4) MUST_USE;
+bool buf_vprintf(Buf *buf, Error *err, const char *fmt, va_list args) PRINTF_LIKE(3, 0) MUST_USE;
 
 /* The content as a C string ("" when empty); valid until the next change. */
 const char *buf_text(const Buf *buf);

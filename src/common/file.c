@@ -1,6 +1,5 @@
 #include "common/file.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -27,21 +26,26 @@ file_open(const char *path, int flags, mode_t mode, Error *err)
     return fd;
 }
 
+/* What write(2) or pwrite(2) returned: how far it got, which is nowhere when it was interrupted. */
+static bool
+judge_write(ssize_t written, const char *path, size_t *ret_written, Error *err)
+{
+    if (written == 0 || (written < 0 && errno != EINTR))
+        return error_set_errno(err, written < 0 ? errno : ENOSPC, "could not write to file \"%s\"",
+                               path);
+    *ret_written = written < 0 ? 0 : (size_t)written;
+    return true;
+}
+
 bool
 file_write(int fd, const void *data, size_t len, const char *path, Error *err)
 {
     const uint8_t *at = data;
+    size_t written;
 
-    while (len > 0) {
-        ssize_t written = write(fd, at, len);
-
-        if (written < 0 && errno == EINTR)
-            continue;
-        if (written <= 0)
-            return error_set_errno(err, written < 0 ? errno : ENOSPC,
-                                   "could not write to file \"%s\"", path);
-        at += written;
-        len -= (size_t)written;
+    for (; len > 0; at += written, len -= written) {
+        if (!judge_write(write(fd, at, len), path, &written, err))
+            return false;
     }
     return true;
 }
@@ -50,18 +54,11 @@ bool
 file_pwrite(int fd, const void *data, size_t len, uint64_t offset, const char *path, Error *err)
 {
     const uint8_t *at = data;
+    size_t written;
 
-    while (len > 0) {
-        ssize_t written = pwrite(fd, at, len, (off_t)offset);
-
-        if (written < 0 && errno == EINTR)
-            continue;
-        if (written <= 0)
-            return error_set_errno(err, written < 0 ? errno : ENOSPC,
-                                   "could not write to file \"%s\"", path);
-        at += written;
-        len -= (size_t)written;
-        offset += (uint64_t)written;
+    for (; len > 0; at += written, len -= written, offset += written) {
+        if (!judge_write(pwrite(fd, at, len, (off_t)offset), path, &written, err))
+            return false;
     }
     return true;
 }
@@ -292,12 +289,23 @@ is_dot(const char *name)
     return strcmp(name, ".") == 0 || strcmp(name, "..") == 0;
 }
 
+struct dirent *
+dir_next(DIR *dir)
+{
+    struct dirent *entry;
+
+    do {
+        errno = 0;
+        entry = readdir(dir);
+    } while (entry != NULL && is_dot(entry->d_name));
+    return entry;
+}
+
 bool
 dir_state(const char *path, DirState *ret_state, Error *err)
 {
     DIR *dir = opendir(path);
-    DirState state = DIR_EMPTY;
-    struct dirent *entry;
+    bool has_entry;
 
     if (dir == NULL && errno == ENOENT) {
         *ret_state = DIR_MISSING;
@@ -305,18 +313,14 @@ dir_state(const char *path, DirState *ret_state, Error *err)
     }
     if (dir == NULL)
         return error_set_errno(err, errno, "could not access directory \"%s\"", path);
-    errno = 0;
-    while (state == DIR_EMPTY && (entry = readdir(dir)) != NULL) {
-        if (!is_dot(entry->d_name))
-            state = DIR_NOT_EMPTY;
-    }
-    if (state == DIR_EMPTY && errno != 0) {
+    has_entry = dir_next(dir) != NULL;
+    if (!has_entry && errno != 0) {
         (void)error_set_errno(err, errno, "could not read directory \"%s\"", path);
         (void)closedir(dir);
         return false;
     }
     (void)closedir(dir);
-    *ret_state = state;
+    *ret_state = has_entry ? DIR_NOT_EMPTY : DIR_EMPTY;
     return true;
 }
 
@@ -433,19 +437,6 @@ remove_entry(int dir_fd, const char *name, const char *path, Error *err)
     return true;
 }
 
-/* The next entry but "." and ".."; NULL at the end, with errno set when reading failed. */
-static struct dirent *
-next_entry(DIR *dir)
-{
-    struct dirent *entry;
-
-    do {
-        errno = 0;
-        entry = readdir(dir);
-    } while (entry != NULL && is_dot(entry->d_name));
-    return entry;
-}
-
 /* All entries of the open directory, which is closed at the end; `path` is for messages. */
 static bool
 remove_entries(int fd, const char *path, Error *err)
@@ -460,7 +451,7 @@ remove_entries(int fd, const char *path, Error *err)
         file_close_quietly(fd);
         return false;
     }
-    while ((entry = next_entry(dir)) != NULL) {
+    while ((entry = dir_next(dir)) != NULL) {
         if (!remove_entry(fd, entry->d_name, path, &seen))
             note_failure(&failed, &seen, err);
     }

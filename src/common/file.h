@@ -8,6 +8,7 @@
 #ifndef PGSTOW_FILE_H
 #define PGSTOW_FILE_H
 
+#include <dirent.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -69,6 +70,9 @@ typedef enum DirState { DIR_MISSING, DIR_EMPTY, DIR_NOT_EMPTY } DirState;
 
 /* What is at `path`; something that is no directory is an error. Dot files count as content. */
 bool dir_state(const char *path, DirState *ret_state, Error *err) MUST_USE;
+
+/* readdir(3) without "." and "..". At the end errno is 0, or says why the rest cannot be read. */
+struct dirent *dir_next(DIR *dir);
 
 /*
  * mkdir -p. *ret_top is the topmost directory that had to be made, as an owned string (NULL when

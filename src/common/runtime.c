@@ -54,6 +54,12 @@ error_set_stopped(Error *err)
     return error_set(err, ERR_STOPPED, "stopped");
 }
 
+bool
+stop_check(const Stop *stop, Error *err)
+{
+    return stop == NULL || !stop_requested(stop) || error_set_stopped(err);
+}
+
 /* ---- waiting ---- */
 
 /* What is left of a wait that began at `start`, as poll takes it. */

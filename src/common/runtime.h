@@ -30,6 +30,9 @@ bool stop_requested(const Stop *stop);
 bool error_set_stopped(Error *err);
 #define error_set_stopped(err) error_false(error_set_stopped(err))
 
+/* False, with that error, when `stop` (NULL: never) is requested. */
+bool stop_check(const Stop *stop, Error *err) MUST_USE;
+
 typedef enum WaitResult {
     WAIT_READY,   /* the descriptor is ready */
     WAIT_TIMEOUT, /* nothing happened in time */

@@ -6,16 +6,13 @@
 
 #include "common/bytes.h"
 
-#define SEGMENT_SIZE_MIN ((uint64_t)1024 * 1024)
-#define SEGMENT_SIZE_MAX ((uint64_t)1024 * 1024 * 1024)
-
 /* Segments are numbered through; in names the number is split at every 4 GiB of WAL. */
 #define LOG_FILE_SIZE ((uint64_t)1 << 32)
 
 bool
 wal_segment_size_valid(uint64_t size)
 {
-    return size >= SEGMENT_SIZE_MIN && size <= SEGMENT_SIZE_MAX && (size & (size - 1)) == 0;
+    return size >= WAL_SEGMENT_SIZE_MIN && size <= WAL_SEGMENT_SIZE_MAX && (size & (size - 1)) == 0;
 }
 
 uint64_t

@@ -15,6 +15,9 @@
 
 #define WAL_NAME_SIZE 32 /* room for "%08X%08X%08X" and "%08X.history" */
 
+#define WAL_SEGMENT_SIZE_MIN (1u << 20)
+#define WAL_SEGMENT_SIZE_MAX (1u << 30)
+
 bool wal_segment_size_valid(uint64_t size);
 
 /* Number of the segment that holds `lsn`, first LSN of a segment, offset of `lsn` in its

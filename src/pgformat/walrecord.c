@@ -29,9 +29,7 @@
 #include "common/crc32c.h"
 #include "pgformat/walfile.h"
 
-#define WAL_PAGE_SIZE     8192u
 #define PAGE_HEADER_SHORT 24u
-#define PAGE_HEADER_LONG  40u
 #define RECORD_HEADER     24u
 #define RECORD_ALIGN      8u
 #define RECORD_MAX        (1020u * 1024 * 1024)
@@ -90,7 +88,7 @@ struct WalParser {
     uint16_t magic;      /* of all pages; 0 before the first */
     TimeLineID timeline; /* of the last page */
     uint32_t page_len;   /* bytes in `page` */
-    uint8_t page[PAGE_HEADER_LONG];
+    uint8_t page[WAL_LONG_HEADER];
 
     Phase phase;
     Lsn record;          /* where the record under way or the last one begins; 0 before the first */
@@ -101,6 +99,28 @@ struct WalParser {
     uint32_t header_len; /* bytes in `header` */
     uint8_t header[RECORD_HEADER];
 };
+
+/* ---- the header of a segment's first page ---- */
+
+static WalLongHeader
+long_header(const uint8_t *page)
+{
+    return (WalLongHeader){.address = get_le64(page + 8),
+                           .system_id = get_le64(page + 24),
+                           .segment_size = get_le32(page + 32),
+                           .page_size = get_le32(page + 36)};
+}
+
+bool
+wal_long_header_parse(Span page, WalLongHeader *ret_header)
+{
+    if (page.len < WAL_LONG_HEADER || (get_le16(page.data + 2) & PAGE_LONG) == 0)
+        return false;
+    *ret_header = long_header(page.data);
+    return true;
+}
+
+/* ---- the parser ---- */
 
 WalParser *
 wal_parser_new(const WalParserConfig *config, Error *err)
@@ -247,20 +267,19 @@ page_check(WalParser *parser, Lsn page)
 static bool
 long_page_check(WalParser *parser, Lsn page)
 {
-    uint64_t system_id = get_le64(parser->page + 24);
-    uint32_t segment_size = get_le32(parser->page + 32);
-    uint32_t page_size = get_le32(parser->page + 36);
+    WalLongHeader header = long_header(parser->page);
 
     if (parser->system_id == 0)
-        parser->system_id = system_id;
-    if (system_id != parser->system_id)
+        parser->system_id = header.system_id;
+    if (header.system_id != parser->system_id)
         return damage_set(parser, page, "system identifier is %llu, expected %llu",
-                          (unsigned long long)system_id, (unsigned long long)parser->system_id);
-    if (segment_size != parser->segment_size)
-        return damage_set(parser, page, "segment size is %u, expected %u", segment_size,
+                          (unsigned long long)header.system_id,
+                          (unsigned long long)parser->system_id);
+    if (header.segment_size != parser->segment_size)
+        return damage_set(parser, page, "segment size is %u, expected %u", header.segment_size,
                           parser->segment_size);
-    if (page_size != WAL_PAGE_SIZE)
-        return damage_set(parser, page, "WAL block size is %u, expected %u", page_size,
+    if (header.page_size != WAL_PAGE_SIZE)
+        return damage_set(parser, page, "WAL block size is %u, expected %u", header.page_size,
                           WAL_PAGE_SIZE);
     return true;
 }
@@ -305,7 +324,7 @@ page_enter(WalParser *parser, Lsn page)
 static size_t
 take_page_header(WalParser *parser, Span bytes)
 {
-    uint32_t want = parser->page_len < PAGE_HEADER_SHORT ? PAGE_HEADER_SHORT : PAGE_HEADER_LONG;
+    uint32_t want = parser->page_len < PAGE_HEADER_SHORT ? PAGE_HEADER_SHORT : WAL_LONG_HEADER;
     size_t used = collect(parser->page, &parser->page_len, want, bytes);
     Lsn page;
 
@@ -429,14 +448,23 @@ take_record_header(WalParser *parser, Span bytes)
     return used;
 }
 
+/* Of what is still to come of the record or tail as much as is here. */
 static size_t
-take_body(WalParser *parser, Span bytes)
+take_left(WalParser *parser, Span bytes)
 {
     size_t used = smaller(bytes.len, parser->left);
 
-    parser->crc = crc32c(parser->crc, bytes.data, used);
     parser->position += used;
     parser->left -= (uint32_t)used;
+    return used;
+}
+
+static size_t
+take_body(WalParser *parser, Span bytes)
+{
+    size_t used = take_left(parser, bytes);
+
+    parser->crc = crc32c(parser->crc, bytes.data, used);
     if (parser->left == 0)
         body_end(parser);
     return used;
@@ -445,10 +473,8 @@ take_body(WalParser *parser, Span bytes)
 static size_t
 take_tail(WalParser *parser, Span bytes)
 {
-    size_t used = smaller(bytes.len, parser->left);
+    size_t used = take_left(parser, bytes);
 
-    parser->position += used;
-    parser->left -= (uint32_t)used;
     if (parser->left == 0)
         padding_begin(parser);
     return used;

@@ -14,6 +14,20 @@
 #include "common/error.h"
 #include "common/pgtypes.h"
 
+#define WAL_PAGE_SIZE   8192u /* unless a server was built with another one */
+#define WAL_LONG_HEADER 40u   /* bytes of the header of a segment's first page */
+
+/* What the header of a segment's first page says of the segment, true or not. */
+typedef struct WalLongHeader {
+    Lsn address; /* of the page */
+    uint64_t system_id;
+    uint32_t segment_size;
+    uint32_t page_size;
+} WalLongHeader;
+
+/* False when `page` does not begin with a long header. Nothing else is checked. Pure. */
+bool wal_long_header_parse(Span page, WalLongHeader *ret_header);
+
 typedef struct WalParser WalParser;
 
 typedef struct WalParserConfig {

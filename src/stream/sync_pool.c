@@ -6,7 +6,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
-#include <string.h>
 #include <unistd.h>
 
 #include "common/file.h"
@@ -208,8 +207,7 @@ add_child(SyncPool *pool, int parent, const char *parent_path, const struct dire
     char *path;
     int fd;
 
-    if (strcmp(name, ".") == 0 || strcmp(name, "..") == 0 ||
-        (child->d_type != DT_DIR && child->d_type != DT_UNKNOWN))
+    if (child->d_type != DT_DIR && child->d_type != DT_UNKNOWN)
         return true;
     fd = openat(parent, name, OPEN_DIRECTORY | O_NOFOLLOW);
     if (fd < 0 && child->d_type == DT_UNKNOWN && (errno == ENOTDIR || errno == ELOOP))
@@ -237,13 +235,8 @@ add_children(SyncPool *pool, int fd, const char *path, Error *err)
         file_close_quietly(own);
         return false;
     }
-    while (ok) {
-        errno = 0;
-        child = readdir(dir);
-        if (child == NULL)
-            break;
+    while (ok && (child = dir_next(dir)) != NULL)
         ok = add_child(pool, fd, path, child, err);
-    }
     if (ok && errno != 0)
         ok = error_set_errno(err, errno, "could not read directory \"%s\"", path);
     (void)closedir(dir);

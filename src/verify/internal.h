@@ -126,8 +126,6 @@ void checker_free(Checker *checker);
 
 /* ---- wal.c ---- */
 
-#define WAL_LONG_HEADER 40 /* bytes of the header of a segment's first page */
-
 typedef struct WalRangeCheck {
     const char *directory;
     const ManifestWalRange *range;

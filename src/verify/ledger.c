@@ -1,247 +1,102 @@
 /*
- * Millions of files may pass, so a record is one piece of memory in large chunks: a fixed part, the
- * path, the digest at its type's length. Records follow each other in the order of arrival. A hash
- * table of pointers finds them by path; its hash is keyed, because the paths are the server's to
- * choose.
+ * Millions of files may pass, so what is known of one is packed: an index numbers the paths in the
+ * order of arrival, and by these numbers lie sizes and digests, these at their type's length.
  */
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 
+#include "common/path_index.h"
 #include "stream/stage.h"
 #include "verify/internal.h"
 
-#define CHUNK_SIZE ((size_t)64 * 1024)
-
-typedef struct Record {
-    uint64_t size;
-    uint32_t hash;
-    uint32_t path_len;
-    char path[]; /* terminated; the digest follows */
-} Record;
-
-typedef struct Chunk {
-    struct Chunk *next;
-    size_t used;
-    size_t capacity;
-    _Alignas(Record) uint8_t bytes[];
-} Chunk;
-
 struct Ledger {
     ChecksumType type;
-    Chunk *first;
-    Chunk *last;
-    Record **slots;    /* open addressing; NULL: free */
-    size_t slot_count; /* a power of two */
-    size_t count;
+    PathIndex *paths;
+    uint8_t *records; /* by the number of the path: its size, then its digest */
+    size_t record_size;
+    size_t record_capacity; /* in records */
+    uint64_t count;
     uint64_t bytes;
-    uint64_t key[2];
 };
-
-/* ---- the hash: SipHash-1-3 (Aumasson and Bernstein) ---- */
-
-static uint64_t
-rotate(uint64_t value, int bits)
-{
-    return value << bits | value >> (64 - bits);
-}
-
-static void
-sip_round(uint64_t v[4])
-{
-    v[0] += v[1];
-    v[2] += v[3];
-    v[1] = rotate(v[1], 13) ^ v[0];
-    v[3] = rotate(v[3], 16) ^ v[2];
-    v[0] = rotate(v[0], 32);
-    v[2] += v[1];
-    v[0] += v[3];
-    v[1] = rotate(v[1], 17) ^ v[2];
-    v[3] = rotate(v[3], 21) ^ v[0];
-    v[2] = rotate(v[2], 32);
-}
-
-static uint32_t
-path_hash(const Ledger *ledger, const char *path, size_t len)
-{
-    uint64_t v[4] = {ledger->key[0] ^ 0x736f6d6570736575U, ledger->key[1] ^ 0x646f72616e646f6dU,
-                     ledger->key[0] ^ 0x6c7967656e657261U, ledger->key[1] ^ 0x7465646279746573U};
-    uint8_t last[8] = {0};
-    uint64_t word;
-    size_t at = 0;
-
-    for (; len - at >= 8; at += 8) {
-        word = get_le64((const uint8_t *)path + at);
-        v[3] ^= word;
-        sip_round(v);
-        v[0] ^= word;
-    }
-    memcpy(last, path + at, len - at);
-    last[7] = (uint8_t)len;
-    word = get_le64(last);
-    v[3] ^= word;
-    sip_round(v);
-    v[0] ^= word;
-    v[2] ^= 0xff;
-    for (int i = 0; i < 3; i++)
-        sip_round(v);
-    word = v[0] ^ v[1] ^ v[2] ^ v[3];
-    return (uint32_t)(word ^ word >> 32);
-}
 
 /* ---- records ---- */
 
+static uint8_t *
+record_at(const Ledger *ledger, uint32_t number)
+{
+    return ledger->records + number * ledger->record_size;
+}
+
+static uint64_t
+record_file_size(const uint8_t *record)
+{
+    uint64_t size;
+
+    memcpy(&size, record, sizeof size); /* records are not aligned */
+    return size;
+}
+
 static const uint8_t *
-record_digest(const Record *record)
+record_digest(const uint8_t *record)
 {
-    return (const uint8_t *)record->path + record->path_len + 1;
+    return record + sizeof(uint64_t);
 }
 
-/* Bytes from one record to the next. */
-static size_t
-record_stride(const Ledger *ledger, size_t path_len)
-{
-    size_t size = sizeof(Record) + path_len + 1 + checksum_length(ledger->type);
-
-    return (size + _Alignof(Record) - 1) & ~(_Alignof(Record) - 1);
-}
-
-static Record *
-record_alloc(Ledger *ledger, size_t path_len, Error *err)
-{
-    size_t stride = record_stride(ledger, path_len);
-    Chunk *chunk = ledger->last;
-    Record *record;
-
-    if (chunk == NULL || chunk->capacity - chunk->used < stride) {
-        size_t capacity = stride > CHUNK_SIZE ? stride : CHUNK_SIZE;
-
-        chunk = mem_alloc(sizeof *chunk + capacity, err);
-        if (chunk == NULL)
-            return NULL;
-        *chunk = (Chunk){.capacity = capacity};
-        if (ledger->last == NULL)
-            ledger->first = chunk;
-        else
-            ledger->last->next = chunk;
-        ledger->last = chunk;
-    }
-    record = (Record *)(void *)(chunk->bytes + chunk->used);
-    chunk->used += stride;
-    return record;
-}
-
-/* Where `path` is, or the free slot where it belongs. There is always a free slot. */
-static Record **
-find_slot(const Ledger *ledger, uint32_t hash, const char *path, size_t len)
-{
-    size_t mask = ledger->slot_count - 1;
-    size_t at = hash & mask;
-
-    while (ledger->slots[at] != NULL) {
-        const Record *record = ledger->slots[at];
-
-        if (record->hash == hash && record->path_len == len && memcmp(record->path, path, len) == 0)
-            break;
-        at = (at + 1) & mask;
-    }
-    return &ledger->slots[at];
-}
-
-static const Record *
-ledger_find(const Ledger *ledger, const char *path)
-{
-    size_t len = strlen(path);
-
-    return *find_slot(ledger, path_hash(ledger, path, len), path, len);
-}
-
-/* Room for one more: at most three quarters of the slots are taken. */
+/* A file begins: it must be the first of its path. */
 static bool
-slots_reserve(Ledger *ledger, Error *err)
+ledger_add(Ledger *ledger, const char *path, uint32_t *ret_number, Error *err)
 {
-    size_t old_count = ledger->slot_count;
-    Record **old = ledger->slots;
+    void *records = ledger->records;
+    bool added;
 
-    if (ledger->count + 1 <= old_count / 4 * 3)
-        return true;
-    if (old_count > SIZE_MAX / 2 / sizeof *old)
-        return error_set_memory(err);
-    ledger->slots = mem_zero(old_count * 2 * sizeof *old, err);
-    if (ledger->slots == NULL) {
-        ledger->slots = old;
+    if (!mem_grow(&records, &ledger->record_capacity, path_index_count(ledger->paths) + 1,
+                  ledger->record_size, err))
         return false;
-    }
-    ledger->slot_count = old_count * 2;
-    for (size_t i = 0; i < old_count; i++) {
-        if (old[i] != NULL)
-            *find_slot(ledger, old[i]->hash, old[i]->path, old[i]->path_len) = old[i];
-    }
-    free(old);
+    ledger->records = records;
+    if (!path_index_add(ledger->paths, path, strlen(path), ret_number, &added, err))
+        return false;
+    if (!added)
+        return error_set(err, ERR_FORMAT, "file \"%s\" was received twice", path);
+    memset(record_at(ledger, *ret_number), 0, ledger->record_size);
     return true;
 }
 
-static bool
-ledger_add(Ledger *ledger, const char *path, uint64_t size, const Digest *digest, Error *err)
+/* It has ended. */
+static void
+ledger_record(Ledger *ledger, uint32_t number, uint64_t size, const Digest *digest)
 {
-    size_t len = strlen(path);
-    Record *record;
+    uint8_t *record = record_at(ledger, number);
 
-    if (len > UINT32_MAX)
-        return error_set(err, ERR_FORMAT, "file name of %zu bytes is too long", len);
-    if (!slots_reserve(ledger, err))
-        return false;
-    record = record_alloc(ledger, len, err);
-    if (record == NULL)
-        return false;
-    record->size = size;
-    record->hash = path_hash(ledger, path, len);
-    record->path_len = (uint32_t)len;
-    memcpy(record->path, path, len + 1);
-    memcpy(record->path + len + 1, digest->bytes, digest->len);
-    *find_slot(ledger, record->hash, path, len) = record;
+    memcpy(record, &size, sizeof size);
+    memcpy(record + sizeof size, digest->bytes, digest->len);
     ledger->count++;
     ledger->bytes += size;
-    return true;
 }
 
 Ledger *
 ledger_new(ChecksumType type, Error *err)
 {
-    const size_t initial_slots = 1024;
     Ledger *ledger = mem_zero(sizeof *ledger, err);
 
     if (ledger == NULL)
         return NULL;
     ledger->type = type;
-    ledger->slots = mem_zero(initial_slots * sizeof *ledger->slots, err);
-    if (ledger->slots == NULL)
-        goto failed;
-    ledger->slot_count = initial_slots;
-    if (getrandom(ledger->key, sizeof ledger->key, 0) != (ssize_t)sizeof ledger->key) {
-        (void)error_set_errno(err, errno, "could not get random bytes");
-        goto failed;
+    ledger->record_size = sizeof(uint64_t) + checksum_length(type);
+    ledger->paths = path_index_new(err);
+    if (ledger->paths == NULL) {
+        ledger_free(ledger);
+        return NULL;
     }
     return ledger;
-
-failed:
-    ledger_free(ledger);
-    return NULL;
 }
 
 void
 ledger_free(Ledger *ledger)
 {
-    Chunk *chunk;
-
     if (ledger == NULL)
         return;
-    while ((chunk = ledger->first) != NULL) {
-        ledger->first = chunk->next;
-        free(chunk);
-    }
-    free(ledger->slots);
+    path_index_free(ledger->paths);
+    free(ledger->records);
     free(ledger);
 }
 
@@ -264,7 +119,8 @@ typedef struct LedgerStage {
     Ledger *ledger;
     Oid tablespace; /* of the archive at hand */
     bool in_file;
-    Buf path; /* of the file at hand, as the manifest names it */
+    Buf path;        /* of the file at hand, as the manifest names it */
+    uint32_t number; /* that the ledger gave it */
     uint64_t size;
     Checksum checksum;
 } LedgerStage;
@@ -280,9 +136,8 @@ begin_entry(LedgerStage *stage, const Entry *entry, Error *err)
         return false;
     if (!buf_printf(&stage->path, err, "%s", entry->path))
         return false;
-    if (ledger_find(stage->ledger, buf_text(&stage->path)) != NULL)
-        return error_set(err, ERR_FORMAT, "file \"%s\" was received twice", buf_text(&stage->path));
-    if (!checksum_begin(&stage->checksum, stage->ledger->type, err))
+    if (!ledger_add(stage->ledger, buf_text(&stage->path), &stage->number, err) ||
+        !checksum_begin(&stage->checksum, stage->ledger->type, err))
         return false;
     stage->size = 0;
     stage->in_file = true;
@@ -307,8 +162,10 @@ end_entry(LedgerStage *stage, Error *err)
     if (!stage->in_file)
         return true;
     stage->in_file = false;
-    return checksum_finish(&stage->checksum, &digest, err) &&
-           ledger_add(stage->ledger, buf_text(&stage->path), stage->size, &digest, err);
+    if (!checksum_finish(&stage->checksum, &digest, err))
+        return false;
+    ledger_record(stage->ledger, stage->number, stage->size, &digest);
+    return true;
 }
 
 static bool
@@ -365,7 +222,7 @@ ledger_stage_new(Ledger *ledger, Sink *next, Error *err)
 /* ---- the comparison ---- */
 
 static bool
-compare_digest(const Ledger *ledger, const Record *record, const ManifestFile *file,
+compare_digest(const Ledger *ledger, const uint8_t *record, const ManifestFile *file,
                Reporter *reporter, Error *err)
 {
     size_t len = checksum_length(ledger->type);
@@ -385,34 +242,35 @@ compare_digest(const Ledger *ledger, const Record *record, const ManifestFile *f
 static bool
 compare_file(const Ledger *ledger, const ManifestFile *file, Reporter *reporter, Error *err)
 {
-    const Record *record = ledger_find(ledger, file->path);
     Problem problem = {.path = file->path};
+    const uint8_t *record;
+    uint32_t number;
 
-    if (record == NULL) {
+    if (!path_index_find(ledger->paths, file->path, &number)) {
         problem.kind = PROBLEM_MISSING;
         return report(reporter, &problem, err, "\"%s\" is in the manifest but was not received",
                       file->path);
     }
-    if (record->size != file->size) {
+    record = record_at(ledger, number);
+    if (record_file_size(record) != file->size) {
         problem.kind = PROBLEM_SIZE;
         return report(reporter, &problem, err,
                       "\"%s\" has size %llu as received but size %llu in the manifest", file->path,
-                      (unsigned long long)record->size, (unsigned long long)file->size);
+                      (unsigned long long)record_file_size(record), (unsigned long long)file->size);
     }
     return compare_digest(ledger, record, file, reporter, err);
 }
 
 /* What passed must be in the manifest, except WAL segments, which manifests do not list. */
 static bool
-compare_record(const Record *record, const Manifest *manifest, Reporter *reporter, Error *err)
+compare_path(const char *path, const Manifest *manifest, Reporter *reporter, Error *err)
 {
     static const char wal[] = "pg_wal/";
 
-    if (manifest_find(manifest, record->path) != NULL ||
-        strncmp(record->path, wal, sizeof wal - 1) == 0)
+    if (manifest_find(manifest, path) != NULL || strncmp(path, wal, sizeof wal - 1) == 0)
         return true;
-    return report(reporter, &(Problem){.kind = PROBLEM_EXTRA, .path = record->path}, err,
-                  "\"%s\" was received but is not in the manifest", record->path);
+    return report(reporter, &(Problem){.kind = PROBLEM_EXTRA, .path = path}, err,
+                  "\"%s\" was received but is not in the manifest", path);
 }
 
 static bool
@@ -428,18 +286,13 @@ compare_files(const Ledger *ledger, const Manifest *manifest, Reporter *reporter
 }
 
 static bool
-compare_records(const Ledger *ledger, const Manifest *manifest, Reporter *reporter, Error *err)
+compare_paths(const Ledger *ledger, const Manifest *manifest, Reporter *reporter, Error *err)
 {
-    for (const Chunk *chunk = ledger->first; chunk != NULL; chunk = chunk->next) {
-        size_t at = 0;
+    size_t count = path_index_count(ledger->paths);
 
-        while (at < chunk->used && !reporter->enough) {
-            const Record *record = (const Record *)(const void *)(chunk->bytes + at);
-
-            if (!compare_record(record, manifest, reporter, err))
-                return false;
-            at += record_stride(ledger, record->path_len);
-        }
+    for (uint32_t i = 0; i < count && !reporter->enough; i++) {
+        if (!compare_path(path_index_path(ledger->paths, i), manifest, reporter, err))
+            return false;
     }
     return true;
 }
@@ -450,7 +303,7 @@ ledger_compare(const Ledger *ledger, const Manifest *manifest, const ProblemSink
 {
     Reporter reporter = REPORTER_INIT(sink);
     bool ok = compare_files(ledger, manifest, &reporter, err) &&
-              compare_records(ledger, manifest, &reporter, err);
+              compare_paths(ledger, manifest, &reporter, err);
 
     if (ok)
         *ret_problems = reporter.count;

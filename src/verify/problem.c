@@ -1,5 +1,4 @@
 #include <stdarg.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "verify/internal.h"
@@ -9,21 +8,16 @@ report(Reporter *reporter, const Problem *problem, Error *err, const char *fmt, 
 {
     Problem full = *problem;
     va_list args;
-    int len;
+    bool ok;
 
-    va_start(args, fmt);
-    len = vsnprintf(NULL, 0, fmt, args);
-    va_end(args);
-    if (len < 0)
-        return error_set(err, ERR_BUG, "invalid format string \"%s\"", fmt);
     buf_clear(&reporter->message);
-    if (!buf_reserve(&reporter->message, (size_t)len + 1, err))
-        return false;
     va_start(args, fmt);
-    (void)vsnprintf((char *)reporter->message.data, (size_t)len + 1, fmt, args);
+    ok = buf_vprintf(&reporter->message, err, fmt, args);
     va_end(args);
+    if (!ok)
+        return false;
 
-    full.message = (const char *)reporter->message.data;
+    full.message = buf_text(&reporter->message);
     reporter->count++;
     if (!reporter->sink->report(reporter->sink->ctx, &full))
         reporter->enough = true;

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "common/file.h"
 #include "verify/internal.h"
 
 /* ---- PathSet ---- */
@@ -208,15 +209,9 @@ typedef enum LevelResult { LEVEL_READ, LEVEL_NO_OPEN, LEVEL_NO_READ, LEVEL_FAILE
 static bool
 level_fill(Walker *walker, Level *level, DIR *dir, int *ret_errnum, Error *err)
 {
-    for (;;) {
-        struct dirent *entry;
+    struct dirent *entry;
 
-        errno = 0;
-        entry = readdir(dir);
-        if (entry == NULL)
-            break;
-        if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
-            continue;
+    while ((entry = dir_next(dir)) != NULL) {
         if (!level_add(walker, level, dir, entry->d_name, err))
             return false;
     }
@@ -279,14 +274,11 @@ walk_node(Walker *walker, const Node *node, Error *err)
 static TreeNext
 walk_nodes(Walker *walker, const Level *level, Error *err)
 {
-    const Stop *stop = walker->walk->stop;
     TreeNext next = TREE_GO_ON;
 
     for (size_t i = 0; i < level->count && next == TREE_GO_ON; i++) {
-        if (stop != NULL && stop_requested(stop)) {
-            (void)error_set_stopped(err);
+        if (!stop_check(walker->walk->stop, err))
             return TREE_FAILED;
-        }
         next = walk_node(walker, &level->nodes[i], err);
     }
     return next;

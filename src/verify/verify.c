@@ -219,19 +219,11 @@ tell_progress(Verifier *verifier, bool at_end)
 }
 
 static bool
-check_stopped(const Verifier *verifier, Error *err)
-{
-    if (verifier->config->stop != NULL && stop_requested(verifier->config->stop))
-        return error_set_stopped(err);
-    return true;
-}
-
-static bool
 checksum_tick(void *ctx, uint64_t bytes, Error *err)
 {
     Verifier *verifier = ctx;
 
-    if (!check_stopped(verifier, err))
+    if (!stop_check(verifier->config->stop, err))
         return false;
     verifier->progress.done += bytes;
     tell_progress(verifier, false);
@@ -270,7 +262,8 @@ check_work(Verifier *verifier, const ManifestFile *const *work, size_t count, Ch
     for (size_t i = 0; i < count && !verifier->reporter.enough; i++) {
         FileFinding finding;
 
-        if (!check_stopped(verifier, err) || !checker_check(checker, work[i], &finding, err) ||
+        if (!stop_check(verifier->config->stop, err) ||
+            !checker_check(checker, work[i], &finding, err) ||
             !report_finding(&verifier->reporter, work[i], &finding, err))
             return false;
         /* A file counts with its size in the manifest, however much of it was there to be read. */

@@ -17,11 +17,7 @@
 #include "pgformat/walrecord.h"
 #include "verify/internal.h"
 
-#define READ_SIZE       ((size_t)1024 * 1024)
-#define WAL_PAGE_SIZE   8192
-#define WAL_PAGE_LONG   0x0002 /* xlp_info: the page has the long header */
-#define SEGMENT_SIZE_LO (1u << 20)
-#define SEGMENT_SIZE_HI (1u << 30)
+#define READ_SIZE ((size_t)1024 * 1024)
 
 /* One range on its way. What is wrong goes into `reason`; the first thing ends the check. */
 typedef struct RangeRun {
@@ -111,6 +107,12 @@ segment_read_header(Segment *segment, const char *path)
         segment->errnum = unread.sys_errno;
 }
 
+static Span
+segment_head(const Segment *segment)
+{
+    return (Span){.data = segment->header, .len = segment->header_len};
+}
+
 /* `segment` is closed by segment_close in any case. False without memory only. */
 static bool
 segment_open(const char *directory, const char *name, Segment *segment, Error *err)
@@ -139,20 +141,19 @@ segment_open(const char *directory, const char *name, Segment *segment, Error *e
 static uint32_t
 header_size(const Segment *segment, const char *name)
 {
-    const uint8_t *header = segment->header;
     char expected[WAL_NAME_SIZE];
+    WalLongHeader header;
     TimeLineID timeline;
     uint64_t number;
     uint32_t size;
 
-    if (segment->fd < 0 || segment->header_len < WAL_LONG_HEADER ||
-        (get_le16(header + 2) & WAL_PAGE_LONG) == 0)
+    if (segment->fd < 0 || !wal_long_header_parse(segment_head(segment), &header))
         return 0;
-    size = get_le32(header + 32);
+    size = header.segment_size;
     if (!wal_segment_size_valid(size) || !wal_segment_parse(name, size, &timeline, &number))
         return 0;
-    wal_segment_name(expected, timeline, wal_segment_number(get_le64(header + 8), size), size);
-    return strcmp(expected, name) == 0 && get_le64(header + 8) % size == 0 ? size : 0;
+    wal_segment_name(expected, timeline, wal_segment_number(header.address, size), size);
+    return strcmp(expected, name) == 0 && header.address % size == 0 ? size : 0;
 }
 
 /* ---- the segment size ---- */
@@ -188,7 +189,7 @@ size_from_first_segment(const RangeRun *run, uint32_t *ret_size, Error *err)
     Witness best = WITNESS_NONE;
     uint32_t found = 0;
 
-    for (uint32_t size = SEGMENT_SIZE_LO; size <= SEGMENT_SIZE_HI; size *= 2) {
+    for (uint32_t size = WAL_SEGMENT_SIZE_MIN; size <= WAL_SEGMENT_SIZE_MAX; size *= 2) {
         Witness witness;
 
         if (!ask_first_segment(run, size, &witness, err))
@@ -208,12 +209,12 @@ list_segments(DIR *dir, PathSet *names, Error *err)
 {
     struct dirent *entry;
 
-    while ((entry = readdir(dir)) != NULL) {
+    while ((entry = dir_next(dir)) != NULL) {
         TimeLineID timeline;
         uint64_t number;
 
         /* With the smallest size the most names are possible. */
-        if (wal_segment_parse(entry->d_name, SEGMENT_SIZE_LO, &timeline, &number) &&
+        if (wal_segment_parse(entry->d_name, WAL_SEGMENT_SIZE_MIN, &timeline, &number) &&
             !path_set_add(names, entry->d_name, err))
             return false;
     }
@@ -234,7 +235,7 @@ size_from_names(const RangeRun *run, const PathSet *names, uint32_t *ret_size, E
         Segment segment;
         uint32_t size;
 
-        if (!wal_segment_parse(name, SEGMENT_SIZE_LO, &timeline, &number))
+        if (!wal_segment_parse(name, WAL_SEGMENT_SIZE_MIN, &timeline, &number))
             continue;
         if (timeline != run->check->range->timeline && found != 0)
             continue;
@@ -311,14 +312,6 @@ reached_end(const RangeRun *run)
     return wal_parser_valid_end(run->parser) >= run->check->range->end;
 }
 
-static bool
-check_stopped(const RangeRun *run, Error *err)
-{
-    if (run->check->stop != NULL && stop_requested(run->check->stop))
-        return error_set_stopped(err);
-    return true;
-}
-
 /* Feed `len` bytes from `at` on. */
 static bool
 feed_chunk(RangeRun *run, const Segment *segment, Lsn at, size_t len, Error *err)
@@ -376,7 +369,8 @@ check_segment(RangeRun *run, Error *err)
     ok = check_segment_size(run, &segment, at, err);
     while (ok && !run->bad && !reached_end(run) &&
            wal_segment_number(at, run->segment_size) == number) {
-        ok = check_stopped(run, err) && feed_chunk(run, &segment, at, next_chunk(run, at), err);
+        ok = stop_check(run->check->stop, err) &&
+             feed_chunk(run, &segment, at, next_chunk(run, at), err);
         at = wal_parser_position(run->parser);
     }
     segment_close(&segment);
@@ -413,6 +407,7 @@ check_first_header(RangeRun *run, uint64_t *system_id, Error *err)
                               .system_id = *system_id};
     WalParser *parser;
     char name[WAL_NAME_SIZE];
+    WalLongHeader header;
     WalDamage damage;
     Segment segment;
     bool ok = true;
@@ -428,11 +423,10 @@ check_first_header(RangeRun *run, uint64_t *system_id, Error *err)
     parser = wal_parser_new(&config, err);
     if (parser == NULL)
         return false;
-    if (wal_parser_feed(parser, (Span){.data = segment.header, .len = WAL_LONG_HEADER}, &damage) ==
-        WAL_DAMAGED)
+    if (wal_parser_feed(parser, segment_head(&segment), &damage) == WAL_DAMAGED)
         ok = run_damaged(run, &damage, err);
-    else
-        *system_id = get_le64(segment.header + 24);
+    else if (wal_long_header_parse(segment_head(&segment), &header))
+        *system_id = header.system_id;
     wal_parser_free(parser);
     return ok;
 }

@@ -5,6 +5,7 @@ import shutil
 import signal
 import time
 import unittest
+from pathlib import Path
 
 from harness import (
     Background,
@@ -18,7 +19,7 @@ from harness import (
     stock,
     wait_until,
 )
-from harness.run import PLAIN_USER, pgstow_path
+from harness.run import PLAIN_USER, STOCK_BIN, pgstow_path
 
 MB = 1024 * 1024
 SEGMENT_SIZE = 16 * MB
@@ -130,9 +131,13 @@ class WalTestCase(unittest.TestCase):
         return receiver
 
     def stop(self, receiver, number=signal.SIGINT):
-        """Ends a receiver as a user does, which is a success."""
+        """Ends a receiver as a user does: a success, and all that it has received is there."""
         result = receiver.stop(number)
         self.assertEqual(result.rc, 0, result)
+        stopped = re.search(r"stopped log streaming at (\S+) \(timeline (\d+)\)", result.err)
+        if stopped:
+            archive = Archive(Path(result.cmd[result.cmd.index("-D") + 1]), self.archive.segment_size)
+            self.assertTrue(archive.has(lsn_number(stopped[1]), int(stopped[2])), result)
         return result
 
     @staticmethod
@@ -249,9 +254,30 @@ class Streaming(StreamingTestCase):
                 self.assertLess(result.seconds, 30)
                 self.assertTrue(self.archive.has(position))
                 self.assertTrue(self.archive.partial().exists())
+                self.fill_segment()
+                self.fill_segment()
+        with self.streaming() as receiver:
+            self.wait_for_segment(self.fill_segment())
+            self.stop(receiver)
         self.assert_same_as_server()
         after = {name: self.archive.path.joinpath(name).stat().st_mtime_ns for name in before}
         self.assertEqual(before, after)
+
+    def test_stopped_in_a_flood(self):
+        """More comes than can be written at once: what is on its way to the disk gets there."""
+        self.server.sql("CREATE TABLE flood (v text)")
+        self.addCleanup(self.server.sql, "DROP TABLE flood")
+        psql = [STOCK_BIN / "psql", "-X", "-q", "-c",
+                "INSERT INTO flood SELECT repeat('x', 1000) FROM generate_series(1, 100000)"]
+        for _ in range(3):
+            with self.streaming() as receiver, Background(psql, env=self.server.env()) as flood:
+                wait_until(self.archive.complete, "a segment")
+                self.assertIn("stopped log streaming at", self.stop(receiver).err)
+                flood.wait()
+        with self.streaming() as receiver:
+            self.wait_for_segment(self.fill_segment())
+            self.stop(receiver)
+        self.assert_same_as_server()
 
     def test_stops_at_once(self):
         """On an idle server, before anything has come, and twice."""
@@ -440,6 +466,18 @@ class Directories(StreamingTestCase):
         self.assertIn(first, self.archive.complete())
         self.assert_same_as_server()
 
+    def test_spelled_in_another_way(self):
+        """A relative path, with a slash behind it, through a link."""
+        run(["mkdir", self.archive.path / "real"]).check()
+        (self.archive.path / "link").symlink_to("real")
+        self.write()
+        position = self.flushed(self.server)
+        with Background([pgstow_path(), "receivewal", "-D", "link/"], cwd=self.archive.path,
+                        env=self.server.env()) as receiver:
+            self.archive = Archive(self.archive.path / "real")
+            wait_until(lambda: self.archive.has(position), "the WAL so far")
+            self.assertEqual(self.stop(receiver).err, "")
+
     def test_ahead_of_the_server(self):
         """As when the server was restored from a backup: this is not its archive any more."""
         (self.archive.path / "00000001000000AA00000011").write_bytes(bytes(SEGMENT_SIZE))
@@ -506,9 +544,15 @@ class Directories(StreamingTestCase):
 class ServerGoes(StreamingTestCase):
     """And comes back; the archive stays whole."""
 
-    def test_no_loop(self):
+    def test_shut_down(self):
         """A server that shuts down is not held up, and has given us its last record."""
-        with self.streaming("-n") as receiver:
+        for args in ([], ["-s", "0"], ["--no-sync"]):
+            with self.subTest(args):
+                self.check_shut_down(*args)
+
+    def check_shut_down(self, *args):
+        with self.streaming("-n", *args) as receiver:
+            self.wait_for_segment(self.fill_segment())
             with self.server.pgbench_load() as load:
                 load.wait_transactions(20)
                 started = time.monotonic()
@@ -580,6 +624,19 @@ class NetworkGoes(StreamingTestCase):
         self.assert_same_as_server()
         self.assertGreaterEqual(len(self.archive.complete()), 3)
 
+    def test_what_came_before_a_cut_is_kept(self):
+        """It may be the only copy: the server may never come back."""
+        for after in (1_000_000, 3_000_000, 9_000_000):
+            with self.subTest(after), ScratchDir() as directory, Proxy(self.server.port) as proxy:
+                self.archive = Archive(directory)
+                proxy.cut(after=after)
+                with self.streaming("-n", env=proxy.env()) as receiver:
+                    self.fill_segment()
+                    self.assertEqual(receiver.wait().rc, 1)
+                # The last message may be incomplete.
+                self.assertGreater(self.archive.partial().stat().st_size, after - 150_000)
+                self.assert_partial_is_the_servers()
+
     def test_reconnects_through_a_broken_network(self):
         with Proxy(self.server.port) as proxy:
             proxy.cut(after=3_000_000, connection=0)
@@ -589,6 +646,29 @@ class NetworkGoes(StreamingTestCase):
                 self.wait_for_segment(last)
                 self.stop(receiver)
             self.assertEqual(proxy.connection_count(), 2)
+        self.assert_same_as_server()
+
+    def test_stopped_while_connecting(self):
+        """The server accepts the connection and says nothing."""
+        with Proxy(self.server.port) as proxy:
+            proxy.stall(after=0)
+            with self.receiver(env=proxy.env()) as receiver:
+                self.assertTrue(proxy.fault_happened())
+                started = time.monotonic()
+                self.stop(receiver)
+                self.assertLess(time.monotonic() - started, 2)
+        self.assertEqual(self.archive.names(), [])
+
+    def test_impatient_server(self):
+        """One that wants to hear from us often, but hears of nothing but its own questions."""
+        self.server.configure(wal_sender_timeout="1s")
+        self.addCleanup(self.server.configure, wal_sender_timeout="60s")
+        self.server.wait_for("current_setting('wal_sender_timeout') = '1s'")
+        for args in (["-s", "10"], ["-s", "0"]):
+            with self.subTest(args), self.streaming(*args) as receiver:
+                time.sleep(2.5)
+                self.wait_for_segment(self.fill_segment())
+                self.assertNotIn("disconnected", self.stop(receiver).err)
         self.assert_same_as_server()
 
     def test_stopped_while_the_server_is_silent(self):
@@ -715,24 +795,44 @@ class Slots(StreamingTestCase):
         self.assertRegex(errors(result)[0], "requested WAL segment .* has already been removed")
 
 
-@for_each_major()
-class Recovery(WalTestCase):
-    """An archive is there to be recovered from."""
-
-    @classmethod
-    def setUpClass(cls):
-        cls.server = cls.enterClassContext(Server(cls.major, **keep_wal(cls.major)))
-        cls.server.pgbench_init(scale=1)
+class BackupTestCase(StreamingTestCase):
+    """With backups and standbys of the server."""
 
     def setUp(self):
         super().setUp()
         self.scratch = self.enterContext(ScratchDir())
 
-    def backup(self, name, *args, server=None):
+    def backup(self, name, *args):
         target = self.scratch / name
-        pgstow("basebackup", "-D", target, "-c", "fast", *args,
-               env=(server or self.server).env()).check()
+        pgstow("basebackup", "-D", target, "-c", "fast", *args, env=self.server.env()).check()
         return target
+
+    def start_standby(self):
+        return self.enterContext(
+            self.server.start_standby(self.backup("standby"), **keep_wal(self.major)))
+
+    def wait_for_replay(self, standby):
+        """Waits until a standby has replayed all that its primary has written so far."""
+        position = self.server.value("SELECT pg_current_wal_flush_lsn()")
+        standby.wait_for(f"pg_last_wal_replay_lsn() >= '{position}'")
+
+    def assert_histories(self, standby, *timelines, archive=None):
+        archive = archive or self.archive
+        for timeline in timelines:
+            name = f"{timeline:08X}.history"
+            self.assertEqual((archive.path / name).read_bytes(),
+                             (standby.data_dir / "pg_wal" / name).read_bytes())
+        self.assertEqual(len(list(archive.path.glob("*.history"))), len(timelines))
+        self.assertEqual(list(archive.path.glob("*.tmp")), [])
+
+    def partial_timelines(self, archive=None):
+        return sorted(int(path.name[:8], 16)
+                      for path in (archive or self.archive).path.glob("*.partial"))
+
+
+@for_each_major()
+class Recovery(BackupTestCase):
+    """An archive is there to be recovered from."""
 
     def test_to_the_last_commit(self):
         with self.streaming() as receiver:
@@ -753,8 +853,7 @@ class Recovery(WalTestCase):
 
     def test_promotion_is_followed(self):
         """By a receiver that streams from the standby, and by one that was away meanwhile."""
-        standby = self.enterContext(
-            self.server.start_standby(self.backup("standby"), **keep_wal(self.major)))
+        standby = self.start_standby()
         away = Archive(self.enterContext(ScratchDir()))
         before = Archive(self.enterContext(ScratchDir()))
 
@@ -806,12 +905,101 @@ class Recovery(WalTestCase):
 
     def assert_followed(self, archive, standby):
         self.assert_same_as_server(archive, standby, timelines=(1, 2))
-        history = archive.path / "00000002.history"
-        self.assertEqual(history.read_bytes(),
-                         (standby.data_dir / "pg_wal/00000002.history").read_bytes())
-        partials = sorted(path.name[:8] for path in archive.path.glob("*.partial"))
-        self.assertEqual(partials, ["00000001", "00000002"])
-        self.assertEqual(list(archive.path.glob("*.tmp")), [])
+        self.assert_histories(standby, 2, archive=archive)
+        self.assertEqual(self.partial_timelines(archive), [1, 2])
+
+
+@for_each_major(since=STOCK_MAJOR)
+class Timelines(BackupTestCase):
+    """Switches that are harder to follow."""
+
+    def test_at_the_end_of_a_segment(self):
+        """Nothing of the next segment is on timeline 1."""
+        standby = self.start_standby()
+        away = Archive(self.enterContext(ScratchDir()))
+        with self.streaming(server=standby) as receiver:
+            with self.streaming(server=standby, archive=away) as second:
+                last = self.fill_segment()
+                self.wait_for_replay(standby)
+                for archive in (self.archive, away):
+                    self.wait_for_segment(last, archive)
+                self.stop(second)
+            self.server.kill()
+            standby.promote()
+            last = self.fill_segment(standby)
+            self.wait_for_segment(last)
+            self.stop(receiver)
+        with self.streaming(server=standby, archive=away) as second:
+            self.wait_for_segment(last, away)
+            self.stop(second)
+        for archive in (self.archive, away):
+            self.assert_same_as_server(archive, standby, timelines=(1, 2))
+            self.assert_histories(standby, 2, archive=archive)
+            self.assertNotIn(1, self.partial_timelines(archive))
+
+    def test_several_at_once(self):
+        """A receiver that was away for two promotions follows them one after the other."""
+        standby = self.start_standby()
+        with self.streaming(server=standby) as receiver:
+            self.wait_for_segment(self.fill_segment())
+            self.write()
+            self.wait_for_replay(standby)
+            self.catch_up()
+            self.stop(receiver)
+        standby.promote()
+        self.fill_segment(standby)
+        self.write(standby)
+        standby.stop()
+        run(["touch", standby.data_dir / "standby.signal"]).check()
+        standby.start()
+        standby.promote()
+        last = self.fill_segment(standby)
+        self.write(standby)
+        with self.streaming(server=standby) as receiver:
+            self.wait_for_segment(last)
+            self.catch_up(standby, timeline=3)
+            result = self.stop(receiver)
+        self.assertEqual(re.findall(r"switched to timeline (\d+)", result.err), ["2", "3"])
+        self.assert_same_as_server(server=standby, timelines=(1, 2, 3))
+        self.assert_histories(standby, 2, 3)
+        self.assertEqual(self.partial_timelines(), [1, 2, 3])
+
+    def test_failover_that_lost_wal(self):
+        """The archive has more of timeline 1 than the standby that became the primary."""
+        standby = self.start_standby()
+        self.fill_segment()
+        self.write()
+        self.wait_for_replay(standby)
+        standby.stop()
+        ahead = Archive(self.enterContext(ScratchDir()))
+        with self.streaming() as receiver, self.streaming(archive=ahead) as second:
+            self.write()
+            lost = self.catch_up()
+            self.stop(receiver)
+            beyond = self.fill_segment()
+            self.wait_for_segment(beyond, ahead)
+            self.stop(second)
+        self.server.kill()
+        standby.start()
+        standby.promote()
+        last = self.fill_segment(standby)
+
+        # Within one segment it is followed; what was lost stays, as a partial segment.
+        with self.streaming(server=standby) as receiver:
+            self.wait_for_segment(last)
+            self.stop(receiver)
+        self.assert_histories(standby, 2)
+        self.assertTrue(self.archive.has(lost))
+        self.assertEqual([name[:8] for name in self.archive.complete()], ["00000002"])
+        self.assertIn(1, self.partial_timelines())
+
+        # Beyond that, only a person can say what is right.
+        before = ahead.names()
+        result = self.receiver("-n", server=standby, archive=ahead).wait()
+        self.assertEqual(result.rc, 1, result)
+        self.assertRegex(errors(result)[0], "requested starting point .* is not in this server's "
+                                            "history")
+        self.assertEqual(ahead.names(), before)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,8 @@
 
 #include <cmocka.h>
 
+#include "support/descriptors.h"
+
 /* ---- the observer ---- */
 
 static bool
@@ -85,6 +87,8 @@ backup_peer_init(BackupPeer *peer, const char *version)
     *peer = (BackupPeer){.scripts = {WIRE_SCRIPT_INIT, WIRE_SCRIPT_INIT},
                          .cut = -1,
                          .damage_at = -1,
+                         .umask = 077,
+                         .descriptors = descriptors_open(),
                          .err = ERROR_INIT};
     fake_backup_init(&peer->fake, version);
     temp_dir_make(&peer->dir);
@@ -111,6 +115,8 @@ backup_peer_init(BackupPeer *peer, const char *version)
 void
 backup_peer_run(BackupPeer *peer)
 {
+    mode_t before;
+
     if (peer->options.manifest == MANIFEST_NO)
         peer->fake.no_manifest = true;
     if (peer->scripts[0].count == 0)
@@ -129,8 +135,10 @@ backup_peer_run(BackupPeer *peer)
         .prompt = PASSWORD_NEVER,
         .stop = &peer->stop,
     };
+    before = umask(peer->umask);
     peer->ok =
         basebackup_run(&peer->conn, &peer->options, &peer->observer, &peer->stop, &peer->err);
+    (void)umask(before);
     assert_string_equal(wire_server_stop(peer->server), "");
 }
 
@@ -145,6 +153,40 @@ backup_peer_free(BackupPeer *peer)
     stop_destroy(&peer->stop);
     stop_destroy(&peer->release);
     buf_free(&peer->told);
+}
+
+int
+backup_peer_set_up(void **state, const char *version)
+{
+    BackupPeer *peer = calloc(1, sizeof *peer);
+
+    if (peer == NULL)
+        return -1;
+    backup_peer_init(peer, version);
+    *state = peer;
+    return 0;
+}
+
+int
+backup_peer_tear_down(void **state)
+{
+    BackupPeer *peer = *state;
+    size_t before = peer->descriptors;
+    size_t after;
+
+    backup_peer_free(peer);
+    free(peer);
+    after = descriptors_open();
+    if (after != before)
+        print_error("%zu descriptors before, %zu after the test\n", before, after);
+    return after == before ? 0 : -1;
+}
+
+void
+backup_peer_again(BackupPeer *peer, const char *version)
+{
+    backup_peer_free(peer);
+    backup_peer_init(peer, version);
 }
 
 /* ---- what was told ---- */

@@ -28,7 +28,8 @@ typedef struct BackupPeer {
     uint8_t damage_mask;
     ConnConfig conn;
 
-    TempDir dir; /* holds "target", which does not exist before */
+    TempDir dir;  /* holds "target", which does not exist before */
+    mode_t umask; /* of the run */
     BackupOptions options;
     BackupObserver observer;
     Stop stop;
@@ -39,9 +40,18 @@ typedef struct BackupPeer {
     bool ok;
     Error err;
     Buf told;
+
+    size_t descriptors; /* that were open before */
 } BackupPeer;
 
 void backup_peer_init(BackupPeer *peer, const char *version);
+
+/* For cmocka: *state is a peer that is initialised. The end looks for descriptors left open. */
+int backup_peer_set_up(void **state, const char *version);
+int backup_peer_tear_down(void **state);
+
+/* Another one in its place. */
+void backup_peer_again(BackupPeer *peer, const char *version);
 
 /* Start the server, take the backup, stop the server; all it expected must have come. */
 void backup_peer_run(BackupPeer *peer);

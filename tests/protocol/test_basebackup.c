@@ -27,29 +27,7 @@ static const char *const both[] = {TYPED, PLAIN};
 static int
 set_up(void **state)
 {
-    BackupPeer *peer = calloc(1, sizeof *peer);
-
-    if (peer == NULL)
-        return -1;
-    backup_peer_init(peer, TYPED);
-    *state = peer;
-    return 0;
-}
-
-static int
-tear_down(void **state)
-{
-    backup_peer_free(*state);
-    free(*state);
-    return 0;
-}
-
-/* Another server, instead of the one so far. */
-static void
-change_version(BackupPeer *peer, const char *version)
-{
-    backup_peer_free(peer);
-    backup_peer_init(peer, version);
+    return backup_peer_set_up(state, TYPED);
 }
 
 /* A script that differs from the usual one in what comes after the header. */
@@ -78,7 +56,7 @@ test_every_version(void **state)
         for (WalMethod wal = WAL_NONE; wal <= WAL_STREAM; wal++) {
             BackupPeer *peer = *state;
 
-            change_version(peer, versions[i]);
+            backup_peer_again(peer, versions[i]);
             peer->options.wal_method = wal;
             backup_peer_run(peer);
             backup_peer_assert_taken(peer);
@@ -141,7 +119,7 @@ test_nobody_needs_to_observe(void **state)
     assert_true(peer->ok);
     backup_peer_assert_file(peer, "target/PG_VERSION", "18\n");
 
-    change_version(peer, TYPED);
+    backup_peer_again(peer, TYPED);
     peer->observer = (BackupObserver){.ctx = NULL};
     fake_backup_listed(&peer->fake, "lost", "");
     backup_peer_run(peer);
@@ -166,7 +144,7 @@ test_options_reach_the_server(void **state)
     for (size_t i = 0; i < COUNT(cases); i++) {
         BackupPeer *peer = *state;
 
-        change_version(peer, cases[i].version);
+        backup_peer_again(peer, cases[i].version);
         peer->options.label = "it's";
         peer->options.estimate_size = true;
         peer->options.wal_method = WAL_FETCH;
@@ -187,7 +165,7 @@ test_no_manifest(void **state)
     for (size_t i = 0; i < COUNT(both); i++) {
         BackupPeer *peer = *state;
 
-        change_version(peer, both[i]);
+        backup_peer_again(peer, both[i]);
         peer->options.manifest = MANIFEST_NO;
         backup_peer_run(peer);
         backup_peer_assert_taken(peer);
@@ -205,7 +183,7 @@ test_pieces_of_any_size(void **state)
     for (size_t i = 0; i < COUNT(sizes) * 2; i++) {
         BackupPeer *peer = *state;
 
-        change_version(peer, both[i % 2]);
+        backup_peer_again(peer, both[i % 2]);
         peer->fake.piece = sizes[i / 2];
         peer->config.chunk = i % 2 == 0 ? 1 : 333;
         if (sizes[i / 2] == 1)
@@ -234,23 +212,21 @@ test_modes(void **state)
         mode_t file;
         mode_t directory;
     } cases[] = {{"0750", 0640, 0750}, {"0700", 0600, 0700}};
-    static const mode_t umasks[] = {0, 077, 0777};
+    static const mode_t umasks[] = {0, 077, 0277};
 
     for (size_t i = 0; i < COUNT(cases) * COUNT(umasks); i++) {
         const size_t wanted = i / COUNT(umasks);
         BackupPeer *peer = *state;
-        mode_t before;
 
-        change_version(peer, TYPED);
+        backup_peer_again(peer, TYPED);
+        peer->umask = umasks[i % COUNT(umasks)];
         peer->fake.mode = cases[wanted].mode;
         peer->options.wal_method = WAL_STREAM;
         fake_backup_tablespace(&peer->fake, 16385, "/srv/ts");
         peer->options.mappings =
             &(TablespaceMapping){.from = "/srv/ts", .to = temp_dir_path(&peer->dir, "ts")};
         peer->options.mapping_count = 1;
-        before = umask(umasks[i % COUNT(umasks)]);
         backup_peer_run(peer);
-        (void)umask(before);
         backup_peer_assert_taken(peer);
         assert_int_equal(mode_of(peer, "target"), cases[wanted].directory);
         assert_int_equal(mode_of(peer, "ts"), cases[wanted].directory);
@@ -277,12 +253,7 @@ map_tablespace(BackupPeer *peer, TablespaceMapping *mapping, const char *from, c
 static void
 assert_link(BackupPeer *peer, const char *name, const char *target)
 {
-    char link[4096];
-    ssize_t len = readlink(temp_dir_path(&peer->dir, name), link, sizeof link - 1);
-
-    assert_true(len > 0);
-    link[len] = '\0';
-    assert_string_equal(link, target);
+    assert_string_equal(temp_dir_link(&peer->dir, name), target);
 }
 
 static void
@@ -292,7 +263,7 @@ test_mapped_tablespace(void **state)
         BackupPeer *peer = *state;
         TablespaceMapping mapping;
 
-        change_version(peer, both[i]);
+        backup_peer_again(peer, both[i]);
         fake_backup_tablespace(&peer->fake, 16385, "/srv/ts");
         map_tablespace(peer, &mapping, "/srv/ts", "deep/er/ts");
         backup_peer_run(peer);
@@ -329,7 +300,7 @@ test_untidy_location(void **state)
     for (size_t i = 0; i < COUNT(names) * 2; i++) {
         BackupPeer *peer = *state;
 
-        change_version(peer, TYPED);
+        backup_peer_again(peer, TYPED);
         temp_dir_mkdir(&peer->dir, "mine");
         fake_backup_tablespace(&peer->fake, 16385, temp_dir_path(&peer->dir, names[i / 2]));
         if (i % 2 == 0) {
@@ -354,7 +325,7 @@ test_tablespace_in_place(void **state)
     for (size_t i = 0; i < COUNT(both); i++) {
         BackupPeer *peer = *state;
 
-        change_version(peer, both[i]);
+        backup_peer_again(peer, both[i]);
         fake_backup_tablespace(&peer->fake, 16385, "pg_tblspc/16385");
         /* The data directory names it too, but not what is in it. */
         fake_backup_member(&peer->fake, 0, &(TarMember){TAR_DIRECTORY("pg_tblspc/16385/")});
@@ -381,7 +352,7 @@ test_tablespace_in_a_place_that_is_none(void **state)
         BackupPeer *peer = *state;
         char message[200];
 
-        change_version(peer, TYPED);
+        backup_peer_again(peer, TYPED);
         fake_backup_tablespace(&peer->fake, 16385, locations[i]);
         (void)snprintf(message, sizeof message, "server sent an unsafe tablespace location \"%s\"",
                        locations[i]);
@@ -437,7 +408,7 @@ test_places_that_overlap(void **state)
         BackupPeer *peer = *state;
         TablespaceMapping mapping;
 
-        change_version(peer, TYPED);
+        backup_peer_again(peer, TYPED);
         if (cases[i].exists) {
             temp_dir_mkdir(&peer->dir, "target");
             assert_int_equal(symlink("target", temp_dir_path(&peer->dir, cases[i].place)), 0);
@@ -460,7 +431,7 @@ test_link_of_a_tablespace_leads_where_its_files_are(void **state)
         BackupPeer *peer = *state;
         TablespaceMapping mapping;
 
-        change_version(peer, TYPED);
+        backup_peer_again(peer, TYPED);
         fake_backup_tablespace(&peer->fake, 16385, "pg_tblspc/16385");
         peer->fake.archives[0].location = "/srv/ts";
         fake_backup_member(&peer->fake, 0, &(TarMember){TAR_SYMLINK("pg_tblspc/16385", lies[i])});
@@ -535,7 +506,7 @@ test_what_is_taken_back(void **state)
     for (size_t i = 0; i < COUNT(cases); i++) {
         BackupPeer *peer = *state;
 
-        change_version(peer, TYPED);
+        backup_peer_again(peer, TYPED);
         if (cases[i].there != NULL)
             temp_dir_mkdir(&peer->dir, cases[i].there);
         peer->options.directory = temp_dir_path(&peer->dir, cases[i].target);
@@ -586,7 +557,7 @@ test_long_paths(void **state)
     (void)snprintf(line, sizeof line, "info: removing directory \"%s\"", peer->options.directory);
     assert_string_equal(backup_peer_told(peer, "info: "), line);
 
-    change_version(peer, TYPED);
+    backup_peer_again(peer, TYPED);
     len = strlen(name);
     (void)snprintf(name + len, sizeof name - len, "/%0700d", 0);
     peer->options.directory = temp_dir_path(&peer->dir, name);
@@ -747,7 +718,7 @@ test_messages_out_of_order(void **state)
         TablespaceMapping mapping;
         Buf *out;
 
-        change_version(peer, TYPED);
+        backup_peer_again(peer, TYPED);
         fake_backup_tablespace(&peer->fake, 16385, "/srv/ts");
         map_tablespace(peer, &mapping, "/srv/ts", "ts");
         out = begin(peer);
@@ -796,7 +767,7 @@ test_copies_out_of_order(void **state)
         TablespaceMapping mapping;
         Buf *out;
 
-        change_version(peer, PLAIN);
+        backup_peer_again(peer, PLAIN);
         fake_backup_tablespace(&peer->fake, 16385, "/srv/ts");
         map_tablespace(peer, &mapping, "/srv/ts", "ts");
         out = begin(peer);
@@ -817,7 +788,7 @@ test_manifest_copied_twice(void **state)
     BackupPeer *peer = *state;
     Buf *out;
 
-    change_version(peer, PLAIN);
+    backup_peer_again(peer, PLAIN);
     out = begin(peer);
     fake_put_archive(&peer->fake, out, 0);
     fake_put_manifest(&peer->fake, out);
@@ -911,7 +882,7 @@ test_files_that_disagree(void **state)
         TablespaceMapping mapping;
         char message[200];
 
-        change_version(peer, both[i % 2]);
+        backup_peer_again(peer, both[i % 2]);
         fake_backup_tablespace(&peer->fake, 16385, "/srv/ts");
         map_tablespace(peer, &mapping, "/srv/ts", "ts");
         cases[i / 2].change(&peer->fake);
@@ -965,7 +936,7 @@ test_checksums_of_every_kind(void **state)
                                             "control"};
         BackupPeer *peer = *state;
 
-        change_version(peer, TYPED);
+        backup_peer_again(peer, TYPED);
         peer->options.manifest_checksums = cases[i].option;
         manifest_builder_free(&peer->fake.manifest);
         manifest_builder_begin(&peer->fake.manifest, 2, FAKE_SYSTEM_ID);
@@ -1051,7 +1022,7 @@ test_manifest_that_is_wrong(void **state)
     for (size_t i = 0; i < COUNT(cases) * 2; i++) {
         BackupPeer *peer = *state;
 
-        change_version(peer, both[i % 2]);
+        backup_peer_again(peer, both[i % 2]);
         cases[i / 2].change(fake_backup_manifest(&peer->fake));
         backup_peer_run(peer);
         backup_peer_assert_failed_begins(peer, cases[i / 2].code, cases[i / 2].message);
@@ -1083,7 +1054,7 @@ test_archive_has_a_manifest(void **state)
         BackupPeer *peer = *state;
         char message[200];
 
-        change_version(peer, both[i / 2]);
+        backup_peer_again(peer, both[i / 2]);
         peer->options.no_clean = true;
         fake_backup_file(&peer->fake, 0, names[i % 2], "left over");
         (void)snprintf(message, sizeof message,
@@ -1113,7 +1084,7 @@ test_archive_may_have_a_manifest(void **state)
     backup_peer_assert_taken(peer);
     backup_peer_assert_file(peer, "ts/backup_manifest", "not ours");
 
-    change_version(peer, "12.22");
+    backup_peer_again(peer, "12.22");
     fake_backup_file(&peer->fake, 0, "backup_manifest.tmp", "left over");
     backup_peer_run(peer);
     assert_true(peer->ok);
@@ -1170,7 +1141,7 @@ test_unsafe_members(void **state)
     for (size_t i = 0; i < COUNT(cases) * 2; i++) {
         BackupPeer *peer = *state;
 
-        change_version(peer, both[i % 2]);
+        backup_peer_again(peer, both[i % 2]);
         fake_backup_member(&peer->fake, 0, &cases[i / 2].first);
         if (cases[i / 2].second.name != NULL)
             fake_backup_member(&peer->fake, 0, &cases[i / 2].second);
@@ -1221,7 +1192,7 @@ test_damaged_pages(void **state)
     for (size_t i = 0; i < COUNT(both) * 2; i++) {
         BackupPeer *peer = *state;
 
-        change_version(peer, both[i / 2]);
+        backup_peer_again(peer, both[i / 2]);
         peer->fake.damaged = true;
         peer->options.wal_method = i % 2 == 0 ? WAL_NONE : WAL_STREAM;
         backup_peer_run(peer);
@@ -1243,7 +1214,7 @@ test_damaged_pages_without_manifest(void **state)
     for (size_t i = 0; i < COUNT(versions); i++) {
         BackupPeer *peer = *state;
 
-        change_version(peer, versions[i]);
+        backup_peer_again(peer, versions[i]);
         peer->fake.damaged = true;
         peer->options.manifest = MANIFEST_NO;
         backup_peer_run(peer);
@@ -1273,7 +1244,7 @@ test_error_in_mid_copy(void **state)
         BackupPeer *peer = *state;
         Buf *out;
 
-        change_version(peer, both[i]);
+        backup_peer_again(peer, both[i]);
         out = begin(peer);
         wire_copy_out(out);
         if (i == 0)
@@ -1295,7 +1266,7 @@ test_server_is_gone_in_mid_copy(void **state)
         BackupPeer *peer = *state;
         Buf *out;
 
-        change_version(peer, both[i]);
+        backup_peer_again(peer, both[i]);
         out = begin(peer);
         fake_put_copy(&peer->fake, out);
         fake_put_archive(&peer->fake, out, 0);
@@ -1313,7 +1284,7 @@ test_end_position_missing(void **state)
         BackupPeer *peer = *state;
         Buf *out;
 
-        change_version(peer, both[i]);
+        backup_peer_again(peer, both[i]);
         out = begin(peer);
         fake_put_copy(&peer->fake, out);
         fake_put_archive(&peer->fake, out, 0);
@@ -1355,12 +1326,12 @@ test_cut_anywhere(void **state)
         BackupPeer *peer = *state;
         int64_t whole;
 
-        change_version(peer, both[i]);
+        backup_peer_again(peer, both[i]);
         backup_peer_run(peer);
         backup_peer_assert_taken(peer);
         whole = wire_server_sent(peer->server);
         for (int64_t at = 0; at < whole; at += 97) {
-            change_version(peer, both[i]);
+            backup_peer_again(peer, both[i]);
             peer->cut = at + 1;
             backup_peer_run(peer);
             backup_peer_assert_failed_begins(peer, ERR_CONNECTION, "");
@@ -1376,11 +1347,11 @@ test_damage_anywhere(void **state)
         BackupPeer *peer = *state;
         int64_t whole;
 
-        change_version(peer, both[i]);
+        backup_peer_again(peer, both[i]);
         backup_peer_run(peer);
         whole = wire_server_sent(peer->server);
         for (int64_t at = 400; at < whole; at += 41) {
-            change_version(peer, both[i]);
+            backup_peer_again(peer, both[i]);
             peer->damage_at = at;
             peer->damage_mask = (uint8_t)(1U << (at % 7));
             peer->config.patience_ms = 100;
@@ -1427,7 +1398,7 @@ test_stopped_in_mid_copy(void **state)
         BackupPeer *peer = *state;
         Buf *out;
 
-        change_version(peer, both[i]);
+        backup_peer_again(peer, both[i]);
         out = begin(peer);
         fake_put_copy(&peer->fake, out);
         fake_put_archive(&peer->fake, out, 0);
@@ -1468,7 +1439,7 @@ test_stopped_at_every_note(void **state)
     for (size_t i = 0; i < COUNT(notes); i++) {
         BackupPeer *peer = *state;
 
-        change_version(peer, TYPED);
+        backup_peer_again(peer, TYPED);
         peer->options.no_sync = false;
         peer->stop_at = notes[i];
         backup_peer_run(peer);
@@ -1483,7 +1454,8 @@ test_stopped_at_every_note(void **state)
     assert_true(taken <= 5);
 }
 
-#define BACKUP_TEST(function) cmocka_unit_test_setup_teardown(function, set_up, tear_down)
+#define BACKUP_TEST(function)                                                                      \
+    cmocka_unit_test_setup_teardown(function, set_up, backup_peer_tear_down)
 
 int
 main(void)

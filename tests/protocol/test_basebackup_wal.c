@@ -26,29 +26,16 @@
 static int
 set_up(void **state)
 {
-    BackupPeer *peer = calloc(1, sizeof *peer);
-
-    if (peer == NULL)
+    if (backup_peer_set_up(state, VERSION) != 0)
         return -1;
-    backup_peer_init(peer, VERSION);
-    peer->options.wal_method = WAL_STREAM;
-    *state = peer;
-    return 0;
-}
-
-static int
-tear_down(void **state)
-{
-    backup_peer_free(*state);
-    free(*state);
+    ((BackupPeer *)*state)->options.wal_method = WAL_STREAM;
     return 0;
 }
 
 static void
 start_again(BackupPeer *peer, const char *version)
 {
-    backup_peer_free(peer);
-    backup_peer_init(peer, version);
+    backup_peer_again(peer, version);
     peer->options.wal_method = WAL_STREAM;
 }
 
@@ -555,7 +542,7 @@ test_stopped_at_every_note(void **state)
     }
 }
 
-#define WAL_TEST(function) cmocka_unit_test_setup_teardown(function, set_up, tear_down)
+#define WAL_TEST(function) cmocka_unit_test_setup_teardown(function, set_up, backup_peer_tear_down)
 
 int
 main(void)

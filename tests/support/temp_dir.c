@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "common/file.h"
 
@@ -58,18 +59,26 @@ temp_dir_remove(TempDir *dir)
     *dir = (TempDir){.path = NULL};
 }
 
+/* Owns `string`; NULL: there was no memory for it. */
+static const char *
+keep_string(TempDir *dir, char *string)
+{
+    Error err = ERROR_INIT;
+    void *strings = dir->strings;
+
+    if (string == NULL || !mem_grow(&strings, &dir->capacity, dir->count + 1, sizeof(char *), &err))
+        give_up("name something in", dir->path, "out of memory");
+    dir->strings = strings;
+    dir->strings[dir->count++] = string;
+    return string;
+}
+
 const char *
 temp_dir_path(TempDir *dir, const char *name)
 {
     Error err = ERROR_INIT;
-    void *strings = dir->strings;
-    char *path = path_join(dir->path, name, &err);
 
-    if (path == NULL || !mem_grow(&strings, &dir->capacity, dir->count + 1, sizeof(char *), &err))
-        give_up("name", name, err.message);
-    dir->strings = strings;
-    dir->strings[dir->count++] = path;
-    return path;
+    return keep_string(dir, path_join(dir->path, name, &err));
 }
 
 void
@@ -114,6 +123,19 @@ temp_dir_exists(TempDir *dir, const char *name)
     struct stat st;
 
     return lstat(temp_dir_path(dir, name), &st) == 0;
+}
+
+const char *
+temp_dir_link(TempDir *dir, const char *name)
+{
+    const char *path = temp_dir_path(dir, name);
+    char target[4096];
+    ssize_t len = readlink(path, target, sizeof target - 1);
+
+    if (len < 0)
+        give_up("read the link", path, strerror(errno));
+    target[len] = '\0';
+    return keep_string(dir, strdup(target));
 }
 
 mode_t

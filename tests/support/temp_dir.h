@@ -37,6 +37,9 @@ Buf temp_dir_read(TempDir *dir, const char *name);
 /* lstat: false when there is nothing. */
 bool temp_dir_exists(TempDir *dir, const char *name);
 
+/* Where a symbolic link leads; lives as long as what temp_dir_path returns. */
+const char *temp_dir_link(TempDir *dir, const char *name);
+
 /* st_mode with the type, as lstat gives it. */
 mode_t temp_dir_mode(TempDir *dir, const char *name);
 

@@ -292,6 +292,33 @@ buf_prints_at_every_fill(void **state)
     }
 }
 
+static bool PRINTF_LIKE(3, 4) print_twice(Buf *buf, Error *err, const char *fmt, ...)
+{
+    va_list args;
+    va_list again;
+    bool ok;
+
+    va_start(args, fmt);
+    va_copy(again, args);
+    ok = buf_vprintf(buf, err, fmt, args) && buf_vprintf(buf, err, fmt, again);
+    va_end(again);
+    va_end(args);
+    return ok;
+}
+
+static void
+buf_prints_arguments_passed_on(void **state)
+{
+    Buf buf = BUF_INIT;
+    Error err = ERROR_INIT;
+
+    (void)state;
+    assert_true(print_twice(&buf, &err, "%s=%d,%llu;", "a", -1, 18446744073709551615ULL));
+    assert_string_equal(buf_text(&buf), "a=-1,18446744073709551615;a=-1,18446744073709551615;");
+    assert_int_equal(buf.len, 52);
+    buf_free(&buf);
+}
+
 static void
 buf_reserves(void **state)
 {
@@ -492,6 +519,7 @@ main(void)
         cmocka_unit_test(buf_stays_terminated),
         cmocka_unit_test(buf_prints),
         cmocka_unit_test(buf_prints_at_every_fill),
+        cmocka_unit_test(buf_prints_arguments_passed_on),
         cmocka_unit_test(buf_reserves),
         cmocka_unit_test(buf_refuses_the_impossible),
         cmocka_unit_test(hex_digits),

@@ -23,6 +23,7 @@
 #include "common/runtime.h"
 #include "stream/stage.h"
 #include "support/chunker.h"
+#include "support/descriptors.h"
 #include "support/tar_builder.h"
 #include "support/temp_dir.h"
 
@@ -61,14 +62,10 @@ calls_reset(void)
 int
 fsync(int fd)
 {
-    char link[64];
     char path[4096];
-    ssize_t len;
     bool fails;
 
-    (void)snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
-    len = readlink(link, path, sizeof path - 1);
-    path[len < 0 ? 0 : len] = '\0';
+    (void)descriptor_path(fd, path, sizeof path);
     (void)pthread_mutex_lock(&calls.mutex);
     if (calls.fsyncs < SYNCED_MAX)
         calls.synced[calls.fsyncs] = strdup(path);
@@ -122,19 +119,6 @@ synced(TempDir *dir, const char *name)
     return count;
 }
 
-static size_t
-open_descriptors(void)
-{
-    DIR *dir = opendir("/proc/self/fd");
-    size_t count = 0;
-
-    assert_non_null(dir);
-    while (readdir(dir) != NULL)
-        count++;
-    (void)closedir(dir);
-    return count;
-}
-
 /* ---- the test's surroundings ---- */
 
 typedef struct Surroundings {
@@ -156,7 +140,7 @@ set_up(void **state)
 
     if (here == NULL)
         return -1;
-    here->descriptors = open_descriptors();
+    here->descriptors = descriptors_open();
     here->umask = umask(077);
     temp_dir_make(&here->dir);
     temp_dir_mkdir(&here->dir, "in/root");
@@ -176,7 +160,7 @@ tear_down(void **state)
     calls_reset();
     temp_dir_remove(&here->dir);
     (void)umask(here->umask);
-    now = open_descriptors();
+    now = descriptors_open();
     if (now != here->descriptors)
         print_error("%zu descriptors before, %zu after the test\n", here->descriptors, now);
     now -= here->descriptors;
@@ -288,12 +272,7 @@ expect_mode(Surroundings *here, const char *name, mode_t mode)
 static void
 expect_link(Surroundings *here, const char *name, const char *target)
 {
-    char found[200];
-    ssize_t len = readlink(temp_dir_path(&here->dir, name), found, sizeof found - 1);
-
-    assert_true(len > 0);
-    found[len] = '\0';
-    assert_string_equal(found, target);
+    assert_string_equal(temp_dir_link(&here->dir, name), target);
 }
 
 /* `before`, the full path of a name in the test's directory, `after`. */

@@ -15,7 +15,6 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
-#include <sys/time.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -23,6 +22,7 @@
 
 #include "common/file.h"
 #include "support/temp_dir.h"
+#include "support/ticker.h"
 
 static TempDir dir;
 
@@ -199,36 +199,6 @@ bad_descriptors(void **state)
 
 /* ---- interrupted calls ---- */
 
-static volatile sig_atomic_t ticks;
-
-static void
-count_tick(int signal_number)
-{
-    (void)signal_number;
-    ticks++;
-}
-
-/* A signal every millisecond, without SA_RESTART: calls that wait return EINTR or short. */
-static void
-start_ticking(void)
-{
-    struct sigaction action = {.sa_handler = count_tick};
-    struct itimerval every = {.it_interval = {.tv_usec = 1000}, .it_value = {.tv_usec = 1000}};
-
-    ticks = 0;
-    assert_int_equal(sigaction(SIGALRM, &action, NULL), 0);
-    assert_int_equal(setitimer(ITIMER_REAL, &every, NULL), 0);
-}
-
-static void
-stop_ticking(void)
-{
-    struct itimerval never = {.it_value = {.tv_usec = 0}};
-
-    assert_int_equal(setitimer(ITIMER_REAL, &never, NULL), 0);
-    (void)signal(SIGALRM, SIG_DFL);
-}
-
 #define PIPED ((size_t)400000)
 
 typedef struct Peer {
@@ -297,13 +267,13 @@ interrupted_write(void **state)
     assert_int_equal(pipe(pipes), 0);
     peer.fd = pipes[0];
     start_peer(&peer, &thread);
-    start_ticking();
+    ticker_start(1, NULL);
     assert_true(file_write(pipes[1], data, PIPED, "pipe", &err));
-    stop_ticking();
+    ticker_stop();
     assert_int_equal(pthread_join(thread, NULL), 0);
     assert_int_equal(peer.done, PIPED);
     assert_true(peer.same);
-    assert_true(ticks > 0);
+    assert_true(ticker_count() > 0);
     file_close_quietly(pipes[0]);
     file_close_quietly(pipes[1]);
     free(data);
@@ -324,16 +294,16 @@ interrupted_read(void **state)
     assert_int_equal(pipe(pipes), 0);
     peer.fd = pipes[1];
     start_peer(&peer, &thread);
-    start_ticking();
+    ticker_start(1, NULL);
     assert_true(file_read(pipes[0], data, PIPED, "pipe", &got, &err));
-    stop_ticking();
+    ticker_stop();
     assert_int_equal(pthread_join(thread, NULL), 0);
     assert_int_equal(got, PIPED);
     for (size_t i = 0; i < PIPED; i++) {
         if (data[i] != piped_byte(i))
             fail_msg("byte %zu differs", i);
     }
-    assert_true(ticks > 0);
+    assert_true(ticker_count() > 0);
     file_close_quietly(pipes[0]);
     file_close_quietly(pipes[1]);
     free(data);
@@ -678,6 +648,60 @@ states(void **state)
     assert_int_equal(what, DIR_MISSING);
 }
 
+/* Every entry once, in whatever order; at the end of it errno tells that nothing went wrong. */
+static void
+entries(void **state)
+{
+    static const char *const names[] = {"...", ".a", "..b", "c"};
+    unsigned seen = 0;
+    struct dirent *entry;
+    DIR *stream;
+
+    (void)state;
+    temp_dir_mkdir(&dir, "d");
+    for (size_t i = 0; i < 4; i++) {
+        char name[16];
+
+        (void)snprintf(name, sizeof name, "d/%s", names[i]);
+        temp_dir_write(&dir, name, "", 0);
+    }
+    stream = opendir(in_dir("d"));
+    assert_non_null(stream);
+    for (errno = EIO; (entry = dir_next(stream)) != NULL; errno = EIO) {
+        size_t i = 0;
+
+        while (i < 4 && strcmp(entry->d_name, names[i]) != 0)
+            i++;
+        assert_true(i < 4);
+        assert_int_equal(seen & 1u << i, 0);
+        seen |= 1u << i;
+    }
+    assert_int_equal(errno, 0);
+    assert_int_equal(seen, 15);
+    assert_int_equal(closedir(stream), 0);
+}
+
+/* A descriptor that is exchanged for a file's behind the stream's back. */
+static void
+entries_that_cannot_be_read(void **state)
+{
+    DIR *stream;
+    int fd;
+
+    (void)state;
+    temp_dir_mkdir(&dir, "d");
+    temp_dir_write(&dir, "f", "x", 1);
+    stream = opendir(in_dir("d"));
+    fd = open(in_dir("f"), O_RDONLY | O_CLOEXEC);
+    assert_non_null(stream);
+    assert_true(fd >= 0);
+    assert_int_equal(dup2(fd, dirfd(stream)), dirfd(stream));
+    assert_null(dir_next(stream));
+    assert_int_equal(errno, ENOTDIR);
+    assert_int_equal(close(fd), 0);
+    assert_int_equal(closedir(stream), 0);
+}
+
 static void
 make(void **state)
 {
@@ -1002,6 +1026,8 @@ main(void)
         cmocka_unit_test(canonicalize),
         cmocka_unit_test(below),
         TEST(states),
+        TEST(entries),
+        TEST(entries_that_cannot_be_read),
         TEST(make),
         TEST(make_fails),
         TEST(remove_tree),

@@ -12,13 +12,13 @@
 #include <stdint.h>
 #include <string.h>
 #include <sys/resource.h>
-#include <sys/time.h>
 #include <time.h>
 #include <unistd.h>
 
 #include <cmocka.h>
 
 #include "common/runtime.h"
+#include "support/ticker.h"
 
 #define LONG_MS 30000 /* longer than any test takes that works */
 
@@ -97,6 +97,23 @@ stopped_error(void **state)
     assert_false(error_set_stopped(&err));
     assert_int_equal(err.code, ERR_STOPPED);
     assert_string_equal(err.message, "stopped");
+}
+
+static void
+checked_stop(void **state)
+{
+    Stop stop = new_stop();
+    Error err = ERROR_INIT;
+
+    (void)state;
+    assert_true(stop_check(NULL, &err));
+    assert_true(stop_check(&stop, &err));
+    assert_int_equal(err.code, ERR_NONE);
+    stop_request(&stop);
+    assert_false(stop_check(&stop, &err));
+    assert_int_equal(err.code, ERR_STOPPED);
+    assert_string_equal(err.message, "stopped");
+    stop_destroy(&stop);
 }
 
 /* Run `action` with no descriptor left to open. */
@@ -202,35 +219,6 @@ timeouts(void **state)
     stop_destroy(&stop);
 }
 
-static volatile sig_atomic_t ticks;
-
-static void
-count_tick(int signal_number)
-{
-    (void)signal_number;
-    ticks++;
-}
-
-static void
-tick_every(int milliseconds, void (*handler)(int))
-{
-    struct sigaction action = {.sa_handler = handler};
-    struct timeval every = {.tv_usec = 1000 * milliseconds};
-    struct itimerval timer = {.it_interval = every, .it_value = every};
-
-    assert_int_equal(sigaction(SIGALRM, &action, NULL), 0);
-    assert_int_equal(setitimer(ITIMER_REAL, &timer, NULL), 0);
-}
-
-static void
-tick_no_more(void)
-{
-    struct itimerval never = {.it_value = {.tv_usec = 0}};
-
-    assert_int_equal(setitimer(ITIMER_REAL, &never, NULL), 0);
-    (void)signal(SIGALRM, SIG_DFL);
-}
-
 /* Signals neither end a wait nor make it longer. */
 static void
 signals_do_not_end_a_wait(void **state)
@@ -239,12 +227,11 @@ signals_do_not_end_a_wait(void **state)
     Stop stop = new_stop();
 
     (void)state;
-    ticks = 0;
-    tick_every(5, count_tick);
+    ticker_start(5, NULL);
     assert_int_equal(wait_for(-1, 0, 200, &stop, NULL), WAIT_TIMEOUT);
-    tick_no_more();
+    ticker_stop();
     assert_in_range(clock_ms() - start, 200, 10000);
-    assert_true(ticks > 1);
+    assert_true(ticker_count() > 1);
     stop_destroy(&stop);
 }
 
@@ -262,9 +249,9 @@ stop_in_a_signal_handler(void **state)
 {
     (void)state;
     handler_stop = new_stop();
-    tick_every(20, stop_from_handler);
+    ticker_start(20, stop_from_handler);
     assert_int_equal(wait_for(-1, 0, LONG_MS, &handler_stop, NULL), WAIT_STOPPED);
-    tick_no_more();
+    ticker_stop();
     stop_destroy(&handler_stop);
 }
 
@@ -282,14 +269,14 @@ stop_keeps_errno(void **state)
     assert_true(stop_requested(&stop));
 
     handler_stop = new_stop();
-    tick_every(1, stop_from_handler);
+    ticker_start(1, stop_from_handler);
     errno = 78;
     while (!stop_requested(&handler_stop)) {
         if (errno != 78)
             break;
     }
     assert_int_equal(errno, 78);
-    tick_no_more();
+    ticker_stop();
     stop_destroy(&handler_stop);
 }
 
@@ -539,6 +526,7 @@ main(void)
         cmocka_unit_test(request_is_final),
         cmocka_unit_test(request_at_a_full_counter),
         cmocka_unit_test(stopped_error),
+        cmocka_unit_test(checked_stop),
         cmocka_unit_test(init_fails),
         cmocka_unit_test(ready),
         cmocka_unit_test(priorities),

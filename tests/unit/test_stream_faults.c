@@ -21,6 +21,7 @@
 #include "common/file.h"
 #include "stream/stream.h"
 #include "support/chunker.h"
+#include "support/descriptors.h"
 #include "support/tar_builder.h"
 #include "support/temp_dir.h"
 
@@ -203,19 +204,6 @@ run(Span tar, ExtractSync sync, Error *err)
     return ok;
 }
 
-static size_t
-open_descriptors(void)
-{
-    DIR *dir = opendir("/proc/self/fd");
-    size_t count = 0;
-
-    assert_non_null(dir);
-    while (readdir(dir) != NULL)
-        count++;
-    (void)closedir(dir);
-    return count;
-}
-
 static Buf
 make_tar(void)
 {
@@ -247,7 +235,7 @@ fail_one_after_the_other(ExtractSync sync)
     temp_dir_make(&dir);
     temp_dir_mkdir(&dir, "root");
     root_path = temp_dir_path(&dir, "root");
-    descriptors = open_descriptors();
+    descriptors = descriptors_open();
     do {
         err = ERROR_INIT;
         atomic_store(&call_count, 0);
@@ -259,7 +247,7 @@ fail_one_after_the_other(ExtractSync sync)
                      (size_t)atomic_load(&call_count), err.message);
         if (!ok && err.code != ERR_MEMORY && err.code != ERR_SYSTEM)
             fail_msg("call %zu: \"%s\"", n, err.message);
-        assert_int_equal(open_descriptors(), descriptors);
+        assert_int_equal(descriptors_open(), descriptors);
         if (!ok)
             assert_true(dir_remove_contents(root_path, &err));
     } while (!ok);

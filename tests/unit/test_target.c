@@ -160,20 +160,20 @@ test_modes_whatever_the_umask(void **state)
         mode_t mode = modes[i % COUNT(modes)];
         Here *here = *state;
         mode_t before = umask(umasks[i / COUNT(modes)]);
-        bool ok = target_claim(here->target, in_dir(here, "up/target"), mode, &here->err) &&
-                  target_make_inside(in_dir(here, "up/target"), "pg_wal", mode, &here->err) &&
+        bool ok = target_claim(here->target, in_dir(here, "target"), mode, &here->err) &&
+                  target_make_inside(in_dir(here, "target"), "pg_wal", mode, &here->err) &&
                   /* It may be there, with another mode. */
-                  target_make_inside(in_dir(here, "up/target"), "pg_wal", mode, &here->err);
+                  target_make_inside(in_dir(here, "target"), "pg_wal", mode, &here->err);
 
         (void)umask(before);
         assert_true(ok);
-        assert_int_equal(temp_dir_mode(&here->dir, "up/target") & 07777, mode);
-        assert_int_equal(temp_dir_mode(&here->dir, "up/target/pg_wal") & 07777, mode);
-        assert_int_equal(chmod(in_dir(here, "up/target/pg_wal"), 0500), 0);
-        assert_true(target_make_inside(in_dir(here, "up/target"), "pg_wal", mode, &here->err));
-        assert_int_equal(temp_dir_mode(&here->dir, "up/target/pg_wal") & 07777, mode);
+        assert_int_equal(temp_dir_mode(&here->dir, "target") & 07777, mode);
+        assert_int_equal(temp_dir_mode(&here->dir, "target/pg_wal") & 07777, mode);
+        assert_int_equal(chmod(in_dir(here, "target/pg_wal"), 0500), 0);
+        assert_true(target_make_inside(in_dir(here, "target"), "pg_wal", mode, &here->err));
+        assert_int_equal(temp_dir_mode(&here->dir, "target/pg_wal") & 07777, mode);
         take_back(here);
-        assert_false(exists(here, "up"));
+        assert_false(exists(here, "target"));
     }
 }
 

@@ -11,6 +11,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "pgformat/walrecord.h"
 #include "support/problem_log.h"
 #include "support/temp_dir.h"
 #include "support/wal_builder.h"

@@ -19,6 +19,7 @@
 #include <cmocka.h>
 
 #include "common/bytes.h"
+#include "support/descriptors.h"
 #include "support/temp_dir.h"
 #include "walrecv/walrecv.h"
 
@@ -57,12 +58,7 @@ base_name(const char *path)
 static const char *
 fd_name(int fd, char *name, size_t size)
 {
-    char link[64];
-    ssize_t len;
-
-    (void)snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
-    len = readlink(link, name, size - 1);
-    name[len < 0 ? 0 : len] = '\0';
+    (void)descriptor_path(fd, name, size);
     return strstr(base_name(name), "pgstow-test-") != NULL ? "DIR" : base_name(name);
 }
 

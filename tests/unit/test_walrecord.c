@@ -302,6 +302,82 @@ test_real_segments(void **state)
     }
 }
 
+/* ---- the header of a segment's first page ---- */
+
+static void
+test_long_header_of_real_segments(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < COUNT(samples); i++) {
+        uint8_t bytes[WAL_LONG_HEADER];
+        WalLongHeader header = {0};
+
+        assert_true(hex_parse(samples[i].hex, 2 * sizeof bytes, bytes, sizeof bytes));
+        assert_true(wal_long_header_parse((Span){bytes, sizeof bytes}, &header));
+        assert_int_equal(header.address, samples[i].start);
+        assert_int_equal(header.system_id, samples[i].system_id);
+        assert_int_equal(header.segment_size, samples[i].segment_size);
+        assert_int_equal(header.page_size, PAGE);
+    }
+}
+
+/* What it says is not checked: nor are the other bytes of the header. */
+static void
+test_long_header_is_taken_as_it_stands(void **state)
+{
+    uint8_t page[WAL_LONG_HEADER + 8];
+    WalLongHeader header = {0};
+
+    (void)state;
+    memset(page, 0xEE, sizeof page);
+    put_le(page + AT_FLAGS, 0x0002, 2);
+    put_le(page + AT_ADDRESS, 0x1122334455667788, 8);
+    put_le(page + AT_SYSTEM_ID, 0x99AABBCCDDEEFF00, 8);
+    put_le(page + AT_SEGMENT_SIZE, 0x01234567, 4);
+    put_le(page + AT_PAGE_SIZE, 0x89ABCDEF, 4);
+    for (size_t len = WAL_LONG_HEADER; len <= sizeof page; len += 4) {
+        header = (WalLongHeader){0};
+        assert_true(wal_long_header_parse((Span){page, len}, &header));
+        assert_int_equal(header.address, 0x1122334455667788);
+        assert_int_equal(header.system_id, 0x99AABBCCDDEEFF00);
+        assert_int_equal(header.segment_size, 0x01234567);
+        assert_int_equal(header.page_size, 0x89ABCDEF);
+    }
+}
+
+/* Each length in a block of its own: a sanitizer sees what is read beyond it. */
+static void
+test_no_long_header(void **state)
+{
+    WalLongHeader header = {.address = 1, .system_id = 2, .segment_size = 3, .page_size = 4};
+    uint8_t page[WAL_LONG_HEADER];
+
+    (void)state;
+    memset(page, 0xFF, sizeof page);
+    assert_false(wal_long_header_parse((Span){NULL, 0}, &header));
+    for (size_t len = 1; len < sizeof page; len++) {
+        uint8_t *copy = malloc(len);
+
+        assert_non_null(copy);
+        memcpy(copy, page, len);
+        assert_false(wal_long_header_parse((Span){copy, len}, &header));
+        free(copy);
+    }
+    for (uint32_t flags = 0; flags <= UINT16_MAX; flags++) {
+        WalLongHeader ignored;
+        bool is_long = (flags & 0x0002) != 0;
+
+        put_le(page + AT_FLAGS, flags, 2);
+        assert_int_equal(
+            wal_long_header_parse((Span){page, sizeof page}, is_long ? &ignored : &header),
+            is_long);
+    }
+    assert_int_equal(header.address, 1);
+    assert_int_equal(header.system_id, 2);
+    assert_int_equal(header.segment_size, 3);
+    assert_int_equal(header.page_size, 4);
+}
+
 /* ---- intact WAL ---- */
 
 static void
@@ -1201,6 +1277,9 @@ main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_real_segments),
+        cmocka_unit_test(test_long_header_of_real_segments),
+        cmocka_unit_test(test_long_header_is_taken_as_it_stands),
+        cmocka_unit_test(test_no_long_header),
         cmocka_unit_test(test_one_page),
         cmocka_unit_test(test_valid_end_of_each_record),
         cmocka_unit_test(test_every_magic),
