@@ -37,6 +37,7 @@ typedef struct Backup {
     Ledger *ledger;
     ManifestFileWriter *manifest;
     Sink *chain;
+    Sink *writing; /* the handoff in the chain */
     WalStream *wal;
     Progress progress;
     BackupEnd end;
@@ -177,6 +178,7 @@ build_chain(Backup *backup, Error *err)
     TarEnd tar_end = conn_features(backup->conn)->typed_copy ? TAR_END_REQUIRED : TAR_END_OPTIONAL;
     Sink *sink = handoff_new(extract_new(&extract, err), &handoff, err);
 
+    backup->writing = sink;
     if (sink != NULL && backup->manifest_request != MANIFEST_NO) {
         backup->ledger = ledger_new(checksum_type_of(backup->options), err);
         backup->manifest = manifest_file_new(backup->options->directory, backup->file_mode, err);
@@ -222,6 +224,7 @@ receive(Backup *backup, Error *err)
         .start = &backup->start,
         .layout = &backup->layout,
         .sink = backup->chain,
+        .handoff = backup->writing,
         .manifest = backup->manifest,
         .progress = &backup->progress,
         .stop = backup->stop,
@@ -315,8 +318,8 @@ take_backup(Backup *backup, Error *err)
 }
 
 /*
- * The server has found damaged pages in its own files. All it sent is here and on disk, and it may be
- * the last copy there is: it stays, but without the name that says that all is well.
+ * The server has found damaged pages in its own files. All it sent is here and on disk, and it may
+ * be the last copy there is: it stays, but without the name that says that all is well.
  */
 static bool
 fail_for_damage(const Backup *backup, Error *err)

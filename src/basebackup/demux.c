@@ -60,9 +60,15 @@ begin_manifest(Demux *demux, Error *err)
     return true;
 }
 
-/*
- * Feed every message of the current COPY to `take`, until the server ends it.
- */
+/* The server pauses: the writer gets what there is, and tells of a failure that no push has met. */
+static bool
+idle(Demux *demux, Error *err)
+{
+    progress_tick(demux->config->progress);
+    return handoff_publish(demux->config->handoff, err);
+}
+
+/* Feed every message of the current COPY to `take`, until the server ends it. */
 static bool
 receive_copy(Demux *demux, bool (*take)(Demux *demux, Span message, Error *err), Error *err)
 {
@@ -78,7 +84,8 @@ receive_copy(Demux *demux, bool (*take)(Demux *demux, Span message, Error *err),
             break;
         case COPY_IDLE:
         case COPY_WOKEN:
-            progress_tick(demux->config->progress);
+            if (!idle(demux, err))
+                return false;
             break;
         case COPY_STOPPED:
             return error_set_stopped(err);

@@ -106,6 +106,7 @@ typedef struct DemuxConfig {
     const BackupStart *start;
     const Layout *layout;
     Sink *sink;                   /* takes opaque archives; not finished by demux */
+    Sink *handoff;                /* in that chain: written out while the server pauses */
     ManifestFileWriter *manifest; /* NULL when none was asked for */
     Progress *progress;
     const Stop *stop;

@@ -31,8 +31,8 @@ bool wal_long_header_parse(Span page, WalLongHeader *ret_header);
 typedef struct WalParser WalParser;
 
 typedef struct WalParserConfig {
-    /* A record begins here or, when it is no record boundary, behind it: the parser moves forward to
-     * the first record of that page or a later one. */
+    /* A record begins here or, when it is no record boundary, behind it: the parser moves
+     * forward to the first record of that page or a later one. */
     Lsn start;
     uint32_t segment_size; /* bytes, valid */
     TimeLineID timeline;   /* pages of newer ones are damage, older ones are inherited; 0: any */

@@ -1,8 +1,8 @@
 /*
  * A signal again and again: calls that wait return EINTR, or with less than all.
  *
- * It is SIGALRM, without SA_RESTART, for the whole process. Made for tests: what fails here ends the
- * process.
+ * It is SIGALRM, without SA_RESTART, for the whole process. Made for tests: what fails here ends
+ * the process.
  */
 #ifndef PGSTOW_TESTS_TICKER_H
 #define PGSTOW_TESTS_TICKER_H

@@ -502,8 +502,8 @@ test_new_without_memory(void **state)
 }
 
 /*
- * Long paths, so that blocks, runs, places and slots all grow on the way. The n-th allocation fails:
- * the path is not there then, and is the next time.
+ * Long paths, so that blocks, runs, places and slots all grow on the way. The n-th allocation
+ * fails: the path is not there then, and is the next time.
  */
 static void
 test_add_without_memory(void **state)
