@@ -326,3 +326,12 @@ backup_peer_assert_failed(BackupPeer *peer, ErrorCode code, const char *message)
     backup_peer_assert_failed_begins(peer, code, message);
     assert_string_equal(peer->err.message, message);
 }
+
+void
+backup_peer_assert_taken_or_stopped(BackupPeer *peer)
+{
+    if (peer->ok)
+        backup_peer_assert_taken(peer);
+    else
+        backup_peer_assert_failed(peer, ERR_STOPPED, "stopped");
+}

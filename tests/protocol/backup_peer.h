@@ -66,7 +66,10 @@ void backup_peer_assert_taken(BackupPeer *peer);
 void backup_peer_assert_failed(BackupPeer *peer, ErrorCode code, const char *message);
 void backup_peer_assert_failed_begins(BackupPeer *peer, ErrorCode code, const char *beginning);
 
-/* As the last one, wherever the message has it; files may be left. */
+/* One of both: a stop may come when nothing is waited for any more. */
+void backup_peer_assert_taken_or_stopped(BackupPeer *peer);
+
+/* Wherever the message has it; files may be left. */
 void backup_peer_assert_error(BackupPeer *peer, ErrorCode code, const char *part);
 
 /* That a line beginning so was told; the line. */

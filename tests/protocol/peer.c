@@ -79,23 +79,13 @@ peer_drop(Peer *peer)
 void
 peer_answer(Peer *peer, const char *command, int columns, const char *const values[])
 {
-    Buf *out;
-
-    wire_expect(&peer->script, command);
-    out = wire_send(&peer->script);
-    wire_one_row(out, columns, values);
-    wire_ready(out);
+    wire_answer(&peer->script, command, columns, values);
 }
 
 void
 peer_answer_error(Peer *peer, const char *command, const char *sqlstate, const char *message)
 {
-    Buf *out;
-
-    wire_expect(&peer->script, command);
-    out = wire_send(&peer->script);
-    wire_error(out, "ERROR", sqlstate, message);
-    wire_ready(out);
+    wire_answer_error(&peer->script, command, sqlstate, message);
 }
 
 void

@@ -13,11 +13,6 @@
 #include "protocol/internal.h"
 
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
-#define ROW(...)                                                                                   \
-    (int)COUNT(((const char *[]){__VA_ARGS__})), (const char *[])                                  \
-    {                                                                                              \
-        __VA_ARGS__                                                                                \
-    }
 
 /* Longer than a test may take: a test that waits for it has hung. */
 static const CopyWait for_ever = {.timeout_ms = 60000};
@@ -38,13 +33,8 @@ script_completed(Buf *out)
 static Buf *
 script_stream(Peer *peer)
 {
-    Buf *out;
-
     peer_init(peer);
-    wire_expect(&peer->script, "START_REPLICATION");
-    out = wire_send(&peer->script);
-    wire_copy_both(out);
-    return out;
+    return wire_stream(&peer->script, "START_REPLICATION");
 }
 
 static void

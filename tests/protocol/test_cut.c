@@ -14,11 +14,6 @@
 #include "peer.h"
 
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
-#define ROW(...)                                                                                   \
-    (int)COUNT(((const char *[]){__VA_ARGS__})), (const char *[])                                  \
-    {                                                                                              \
-        __VA_ARGS__                                                                                \
-    }
 
 /* Longer than any test takes: who waits for it has hung. */
 static const CopyWait for_ever = {.timeout_ms = 100000};

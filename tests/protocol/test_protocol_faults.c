@@ -15,11 +15,6 @@
 #include "peer.h"
 
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
-#define ROW(...)                                                                                   \
-    (int)COUNT(((const char *[]){__VA_ARGS__})), (const char *[])                                  \
-    {                                                                                              \
-        __VA_ARGS__                                                                                \
-    }
 
 /* ---- the allocator that fails ---- */
 

@@ -58,32 +58,6 @@ put_keepalive(Buf *out, Lsn lsn, bool reply)
     wire_copy_data(out, message, sizeof message);
 }
 
-/* The stream begins; the Buf takes what is streamed first. */
-static Buf *
-script_stream(WireScript *script, const char *command)
-{
-    Buf *out;
-
-    wire_expect(script, command);
-    out = wire_send(script);
-    wire_copy_both(out);
-    return out;
-}
-
-/* The client ends the stream, and the server agrees. */
-static void
-script_client_ends(WireScript *script)
-{
-    Buf *out;
-
-    wire_step(script, WIRE_COPY_DONE);
-    out = wire_send(script);
-    wire_copy_done(out);
-    wire_complete(out, "START_STREAMING");
-    wire_complete(out, "START_REPLICATION");
-    wire_ready(out);
-}
-
 static void
 put_next_timeline(Buf *out, const char *timeline, const char *start)
 {
@@ -101,18 +75,6 @@ script_switch(WireScript *script, const char *timeline, const char *start)
     wire_copy_done(wire_send(script));
     wire_step(script, WIRE_COPY_DONE);
     put_next_timeline(wire_send(script), timeline, start);
-}
-
-static void
-script_history(WireScript *script, const char *command, const char *name, const char *content)
-{
-    const char *const values[] = {name, content};
-    Buf *out;
-
-    wire_expect(script, command);
-    out = wire_send(script);
-    wire_one_row(out, 2, values);
-    wire_ready(out);
 }
 
 /* ---- a run ---- */
@@ -392,14 +354,14 @@ test_reaches_the_end(void **state)
         set_up(&run);
         run.chunk = cases[i].chunk;
         run.config.stop_at = START + len;
-        out = script_stream(&run.script, "START_REPLICATION 0/1000000 TIMELINE 1");
+        out = wire_stream(&run.script, "START_REPLICATION 0/1000000 TIMELINE 1");
         for (uint64_t at = 0; at < len; at += cases[i].message) {
             size_t part = len - at < cases[i].message ? (size_t)(len - at) : cases[i].message;
 
             put_wal(out, 1, START + at, part);
             put_keepalive(out, START + at + part, false);
         }
-        script_client_ends(&run.script);
+        wire_stream_end(&run.script);
         play(&run);
         assert_int_equal(run.result, WAL_RUN_REACHED);
         assert_int_equal(wal_receiver_position(run.receiver), START + len);
@@ -432,13 +394,13 @@ test_reads_off_what_follows(void **state)
     (void)state;
     set_up(&run);
     run.config.stop_at = START + 100;
-    out = script_stream(&run.script, "START_REPLICATION 0/1000000 TIMELINE 1");
+    out = wire_stream(&run.script, "START_REPLICATION 0/1000000 TIMELINE 1");
     put_wal(out, 1, START, 99);
     put_wal(out, 1, START + 99, 200);
     for (size_t i = 0; i < 50; i++)
         put_wal(out, 1, START + 299 + i * 10, 10);
     put_keepalive(out, START, true);
-    script_client_ends(&run.script);
+    wire_stream_end(&run.script);
     play(&run);
     assert_int_equal(run.result, WAL_RUN_REACHED);
     assert_events(&run,
@@ -462,8 +424,8 @@ test_end_at_a_segments_end(void **state)
     (void)state;
     set_up(&run);
     run.config.stop_at = START + MB;
-    put_wal(script_stream(&run.script, "START_REPLICATION 0/1000000 TIMELINE 1"), 1, START, MB);
-    script_client_ends(&run.script);
+    put_wal(wire_stream(&run.script, "START_REPLICATION 0/1000000 TIMELINE 1"), 1, START, MB);
+    wire_stream_end(&run.script);
     play(&run);
     assert_int_equal(run.result, WAL_RUN_REACHED);
     assert_events(&run,
@@ -502,13 +464,12 @@ test_end_becomes_known(void **state)
 
         set_up(&run);
         assert_true(stop_init(&more, &run.err));
-        put_wal(script_stream(&run.script, "START_REPLICATION 0/1000000 TIMELINE 1"), 1, START,
-                1000);
+        put_wal(wire_stream(&run.script, "START_REPLICATION 0/1000000 TIMELINE 1"), 1, START, 1000);
         if (ends[i] > START + 1000) {
             wire_stall(&run.script, &more);
             put_wal(wire_send(&run.script), 1, START + 1000, 500);
         }
-        script_client_ends(&run.script);
+        wire_stream_end(&run.script);
         start(&run);
         await_position(&run, START + 1000);
         began = clock_ms();
@@ -543,7 +504,7 @@ test_server_gone_after_the_end(void **state)
     (void)state;
     set_up(&run);
     run.config.stop_at = START + 64;
-    put_wal(script_stream(&run.script, "START_REPLICATION 0/1000000 TIMELINE 1"), 1, START, 64);
+    put_wal(wire_stream(&run.script, "START_REPLICATION 0/1000000 TIMELINE 1"), 1, START, 64);
     wire_step(&run.script, WIRE_CLOSE);
     play(&run);
     assert_int_equal(run.result, WAL_RUN_REACHED);
@@ -561,10 +522,9 @@ test_slot(void **state)
     set_up(&run);
     run.config.stop_at = START + 64;
     run.config.slot = slot;
-    put_wal(
-        script_stream(&run.script, "START_REPLICATION SLOT \"my\"\"slot\" 0/1000000 TIMELINE 1"), 1,
-        START, 64);
-    script_client_ends(&run.script);
+    put_wal(wire_stream(&run.script, "START_REPLICATION SLOT \"my\"\"slot\" 0/1000000 TIMELINE 1"),
+            1, START, 64);
+    wire_stream_end(&run.script);
     prepare(&run);
     memset(slot, 'x', sizeof slot - 1); /* it was copied */
     run.result = wal_receiver_run(run.receiver, &run.err);
@@ -581,8 +541,8 @@ test_stop(void **state)
 
     (void)state;
     set_up(&run);
-    put_wal(script_stream(&run.script, "START_REPLICATION 0/1000000 TIMELINE 1"), 1, START, 777);
-    script_client_ends(&run.script);
+    put_wal(wire_stream(&run.script, "START_REPLICATION 0/1000000 TIMELINE 1"), 1, START, 777);
+    wire_stream_end(&run.script);
     start(&run);
     await_position(&run, START + 777);
     stop_request(&run.stop);
@@ -641,7 +601,7 @@ test_stop_with_a_silent_server(void **state)
 
     (void)state;
     set_up(&run);
-    put_wal(script_stream(&run.script, "START_REPLICATION 0/1000000 TIMELINE 1"), 1, START, 777);
+    put_wal(wire_stream(&run.script, "START_REPLICATION 0/1000000 TIMELINE 1"), 1, START, 777);
     wire_stall(&run.script, NULL);
     start(&run);
     await_position(&run, START + 777);
@@ -664,7 +624,7 @@ test_stop_while_ending(void **state)
     (void)state;
     set_up(&run);
     run.config.stop_at = START + 777;
-    put_wal(script_stream(&run.script, "START_REPLICATION 0/1000000 TIMELINE 1"), 1, START, 777);
+    put_wal(wire_stream(&run.script, "START_REPLICATION 0/1000000 TIMELINE 1"), 1, START, 777);
     wire_stall(&run.script, NULL);
     start(&run);
     await_position(&run, START + 777);
@@ -693,13 +653,13 @@ test_switch(void **state)
     set_up(&run);
     run.config.stop_at = START + 0x500;
     /* The server had sent more than the new timeline has in common. */
-    out = script_stream(&run.script, "START_REPLICATION 0/1000000 TIMELINE 1");
+    out = wire_stream(&run.script, "START_REPLICATION 0/1000000 TIMELINE 1");
     put_wal(out, 1, START, 0x210);
     script_switch(&run.script, "2", "0/1000200");
-    script_history(&run.script, "TIMELINE_HISTORY 2", "00000002.history", HISTORY_2);
-    out = script_stream(&run.script, "START_REPLICATION 0/1000000 TIMELINE 2");
+    wire_answer(&run.script, "TIMELINE_HISTORY 2", ROW("00000002.history", HISTORY_2));
+    out = wire_stream(&run.script, "START_REPLICATION 0/1000000 TIMELINE 2");
     put_wal(out, 2, START, 0x500);
-    script_client_ends(&run.script);
+    wire_stream_end(&run.script);
     play(&run);
     assert_int_equal(run.result, WAL_RUN_REACHED);
     assert_int_equal(wal_receiver_timeline(run.receiver), 2);
@@ -726,13 +686,13 @@ test_switch_between_segments(void **state)
     (void)state;
     set_up(&run);
     run.config.stop_at = START + MB + 10;
-    out = script_stream(&run.script, "START_REPLICATION 0/1000000 TIMELINE 1");
+    out = wire_stream(&run.script, "START_REPLICATION 0/1000000 TIMELINE 1");
     put_wal(out, 1, START, MB);
     script_switch(&run.script, "5", "0/1100000");
-    script_history(&run.script, "TIMELINE_HISTORY 5", "00000005.history", HISTORY_5);
-    out = script_stream(&run.script, "START_REPLICATION 0/1100000 TIMELINE 5");
+    wire_answer(&run.script, "TIMELINE_HISTORY 5", ROW("00000005.history", HISTORY_5));
+    out = wire_stream(&run.script, "START_REPLICATION 0/1100000 TIMELINE 5");
     put_wal(out, 5, START + MB, 10);
-    script_client_ends(&run.script);
+    wire_stream_end(&run.script);
     play(&run);
     assert_int_equal(run.result, WAL_RUN_REACHED);
     assert_events(&run,
@@ -762,11 +722,11 @@ test_switch_without_a_stream(void **state)
     run.config.stop_at = START + 4 * MB;
     wire_expect(&run.script, "START_REPLICATION 0/1300000 TIMELINE 1");
     put_next_timeline(wire_send(&run.script), "2", "0/1000200");
-    script_history(&run.script, "TIMELINE_HISTORY 2", "00000002.history", HISTORY_2);
-    out = script_stream(&run.script, "START_REPLICATION 0/1000000 TIMELINE 2");
+    wire_answer(&run.script, "TIMELINE_HISTORY 2", ROW("00000002.history", HISTORY_2));
+    out = wire_stream(&run.script, "START_REPLICATION 0/1000000 TIMELINE 2");
     for (uint64_t at = 0; at < 4; at++)
         put_wal(out, 2, START + at * MB, MB);
-    script_client_ends(&run.script);
+    wire_stream_end(&run.script);
     play(&run);
     assert_int_equal(run.result, WAL_RUN_REACHED);
     assert_int_equal(wal_receiver_position(run.receiver), START + 4 * MB);
@@ -786,9 +746,9 @@ test_start_on_a_later_timeline(void **state)
     set_up(&run);
     run.config.timeline = 5;
     run.config.stop_at = START + 10;
-    script_history(&run.script, "TIMELINE_HISTORY 5", "00000005.history", HISTORY_5);
-    put_wal(script_stream(&run.script, "START_REPLICATION 0/1000000 TIMELINE 5"), 5, START, 10);
-    script_client_ends(&run.script);
+    wire_answer(&run.script, "TIMELINE_HISTORY 5", ROW("00000005.history", HISTORY_5));
+    put_wal(wire_stream(&run.script, "START_REPLICATION 0/1000000 TIMELINE 5"), 5, START, 10);
+    wire_stream_end(&run.script);
     play(&run);
     assert_int_equal(run.result, WAL_RUN_REACHED);
     assert_events(&run,
@@ -846,8 +806,8 @@ test_impossible_switches(void **state)
 
         set_up(&run);
         run.config.timeline = 3;
-        script_history(&run.script, "TIMELINE_HISTORY 3", "00000003.history", HISTORY_5);
-        put_wal(script_stream(&run.script, "START_REPLICATION 0/1000000 TIMELINE 3"), 3, START,
+        wire_answer(&run.script, "TIMELINE_HISTORY 3", ROW("00000003.history", HISTORY_5));
+        put_wal(wire_stream(&run.script, "START_REPLICATION 0/1000000 TIMELINE 3"), 3, START,
                 0x200);
         script_switch(&run.script, cases[i].timeline, cases[i].start);
         play(&run);
@@ -868,7 +828,7 @@ test_server_shuts_down(void **state)
 
     (void)state;
     set_up(&run);
-    out = script_stream(&run.script, "START_REPLICATION 0/1000000 TIMELINE 1");
+    out = wire_stream(&run.script, "START_REPLICATION 0/1000000 TIMELINE 1");
     put_wal(out, 1, START, 100);
     wire_complete(out, "COPY 0");
     wire_step(&run.script, WIRE_CLOSE);
@@ -888,7 +848,7 @@ test_server_shuts_down_behind_the_end(void **state)
     (void)state;
     set_up(&run);
     run.config.stop_at = START + 100;
-    out = script_stream(&run.script, "START_REPLICATION 0/1000000 TIMELINE 1");
+    out = wire_stream(&run.script, "START_REPLICATION 0/1000000 TIMELINE 1");
     put_wal(out, 1, START, 100);
     wire_complete(out, "COPY 0");
     wire_step(&run.script, WIRE_CLOSE);
@@ -912,7 +872,7 @@ test_server_shuts_down_as_we_do(void **state)
 
         set_up(&run);
         assert_true(stop_init(&more, &run.err));
-        out = script_stream(&run.script, "START_REPLICATION 0/1000000 TIMELINE 1");
+        out = wire_stream(&run.script, "START_REPLICATION 0/1000000 TIMELINE 1");
         put_wal(out, 1, START, 100);
         wire_complete(out, "COPY 0");
         wire_stall(&run.script, &more);
@@ -952,7 +912,7 @@ test_server_errors(void **state)
     tear_down(&run);
 
     set_up(&run);
-    out = script_stream(&run.script, "START_REPLICATION 0/1000000 TIMELINE 1");
+    out = wire_stream(&run.script, "START_REPLICATION 0/1000000 TIMELINE 1");
     put_wal(out, 1, START, 100);
     wire_error(out, "ERROR", "58P01",
                "requested WAL segment 000000010000000000000010 has already been removed");
@@ -980,7 +940,7 @@ test_messages_that_are_none(void **state)
         Buf *out;
 
         set_up(&run);
-        out = script_stream(&run.script, "START_REPLICATION 0/1000000 TIMELINE 1");
+        out = wire_stream(&run.script, "START_REPLICATION 0/1000000 TIMELINE 1");
         wire_copy_data(out, cases[i].bytes, cases[i].len);
         play(&run);
         assert_int_equal(run.result, WAL_RUN_FAILED);
@@ -998,7 +958,7 @@ test_wal_in_the_wrong_place(void **state)
 
     (void)state;
     set_up(&run);
-    out = script_stream(&run.script, "START_REPLICATION 0/1000000 TIMELINE 1");
+    out = wire_stream(&run.script, "START_REPLICATION 0/1000000 TIMELINE 1");
     put_wal(out, 1, START, 100);
     put_wal(out, 1, START + 101, 100);
     play(&run);
@@ -1023,12 +983,12 @@ test_cut_everywhere(void **state)
     out = script_stream(&first.script, "START_REPLICATION 0/1000000 TIMELINE 1");
     put_wal(out, 1, START, 20);
     script_switch(&first.script, "2", "0/1000008");
-    script_history(&first.script, "TIMELINE_HISTORY 2", "00000002.history", "1\t0/1000008\t\n");
+    wire_answer(&first.script, "TIMELINE_HISTORY 2", ROW("00000002.history", "1\t0/1000008\t\n"));
     out = script_stream(&first.script, "START_REPLICATION 0/1000000 TIMELINE 2");
     put_keepalive(out, START, true);
     wire_step(&first.script, WIRE_COPY_DATA);
     put_wal(wire_send(&first.script), 2, START, 30);
-    script_client_ends(&first.script);
+    wire_stream_end(&first.script);
     server.scripts = &first.script;
     first.server = wire_server_start(&server);
 
@@ -1084,7 +1044,7 @@ test_keeps_what_was_received(void **state)
         set_up(&run);
         run.with_handoff = with_handoff[i];
         run.config.on_failure = WAL_FAILURE_KEEP;
-        out = script_stream(&run.script, "START_REPLICATION 0/1000000 TIMELINE 1");
+        out = wire_stream(&run.script, "START_REPLICATION 0/1000000 TIMELINE 1");
         put_wal(out, 1, START, 100);
         put_wal(out, 1, START + 100, 300000);
         wire_step(&run.script, WIRE_CLOSE);
@@ -1109,7 +1069,7 @@ test_keeps_nothing_in_a_dead_sink(void **state)
     set_up(&run);
     run.config.on_failure = WAL_FAILURE_KEEP;
     run.recording.fail_at = 3;
-    put_wal(script_stream(&run.script, "START_REPLICATION 0/1000000 TIMELINE 1"), 1, START, 100);
+    put_wal(wire_stream(&run.script, "START_REPLICATION 0/1000000 TIMELINE 1"), 1, START, 100);
     wire_stall(&run.script, NULL);
     play(&run);
     assert_int_equal(run.result, WAL_RUN_FAILED);
@@ -1136,13 +1096,13 @@ test_each_event_fails(void **state)
         run.config.stop_at = START + 30;
         run.config.durable = &run.mark;
         run.recording.fail_at = ++fail_at;
-        out = script_stream(&run.script, "START_REPLICATION 0/1000000 TIMELINE 1");
+        out = wire_stream(&run.script, "START_REPLICATION 0/1000000 TIMELINE 1");
         put_wal(out, 1, START, 20);
         put_keepalive(out, START + 20, true);
         script_switch(&run.script, "2", "0/1000008");
-        script_history(&run.script, "TIMELINE_HISTORY 2", "00000002.history", "1\t0/8\t\n");
-        put_wal(script_stream(&run.script, "START_REPLICATION 0/1000000 TIMELINE 2"), 2, START, 30);
-        script_client_ends(&run.script);
+        wire_answer(&run.script, "TIMELINE_HISTORY 2", ROW("00000002.history", "1\t0/8\t\n"));
+        put_wal(wire_stream(&run.script, "START_REPLICATION 0/1000000 TIMELINE 2"), 2, START, 30);
+        wire_stream_end(&run.script);
         play(&run);
         ok = run.result == WAL_RUN_REACHED;
         if (!ok) {
@@ -1167,8 +1127,8 @@ test_finish_fails(void **state)
     set_up(&run);
     run.config.stop_at = START + 10;
     run.recording.fail_finish = true;
-    put_wal(script_stream(&run.script, "START_REPLICATION 0/1000000 TIMELINE 1"), 1, START, 10);
-    script_client_ends(&run.script);
+    put_wal(wire_stream(&run.script, "START_REPLICATION 0/1000000 TIMELINE 1"), 1, START, 10);
+    wire_stream_end(&run.script);
     play(&run);
     assert_int_equal(run.result, WAL_RUN_FAILED);
     assert_int_equal(run.err.sys_errno, EIO);
@@ -1186,7 +1146,7 @@ test_handoff_fails_while_idle(void **state)
     set_up(&run);
     run.with_handoff = true;
     run.recording.fail_at = 3;
-    put_wal(script_stream(&run.script, "START_REPLICATION 0/1000000 TIMELINE 1"), 1, START, 10);
+    put_wal(wire_stream(&run.script, "START_REPLICATION 0/1000000 TIMELINE 1"), 1, START, 10);
     wire_stall(&run.script, NULL);
     began = clock_ms();
     play(&run);
@@ -1209,10 +1169,10 @@ test_publishes_before_it_waits(void **state)
     assert_true(stop_init(&more, &run.err));
     run.with_handoff = true;
     run.config.stop_at = START + 2 * len;
-    put_wal(script_stream(&run.script, "START_REPLICATION 0/1000000 TIMELINE 1"), 1, START, len);
+    put_wal(wire_stream(&run.script, "START_REPLICATION 0/1000000 TIMELINE 1"), 1, START, len);
     wire_stall(&run.script, &more);
     put_wal(wire_send(&run.script), 1, START + len, len);
-    script_client_ends(&run.script);
+    wire_stream_end(&run.script);
     start(&run);
     await_position(&run, START + len);
     pause_ms(200);
@@ -1263,7 +1223,7 @@ test_reply_without_durability(void **state)
     (void)state;
     set_up(&run);
     run.config.stop_at = START + 200;
-    out = script_stream(&run.script, "START_REPLICATION 0/1000000 TIMELINE 1");
+    out = wire_stream(&run.script, "START_REPLICATION 0/1000000 TIMELINE 1");
     put_keepalive(out, START, true);
     wire_step(&run.script, WIRE_COPY_DATA);
     out = wire_send(&run.script);
@@ -1271,7 +1231,7 @@ test_reply_without_durability(void **state)
     put_keepalive(out, START + 100, true);
     wire_step(&run.script, WIRE_COPY_DATA);
     put_wal(wire_send(&run.script), 1, START + 100, 100);
-    script_client_ends(&run.script);
+    wire_stream_end(&run.script);
     play(&run);
     assert_int_equal(run.result, WAL_RUN_REACHED);
     assert_null(strstr(events(&run), "flush"));
@@ -1296,7 +1256,7 @@ test_reply_flushes(void **state)
     run.config.durable = &run.mark;
     run.recording.hook = advance_at_flush;
     run.recording.ctx = &run.mark;
-    out = script_stream(&run.script, "START_REPLICATION 0/1000000 TIMELINE 1");
+    out = wire_stream(&run.script, "START_REPLICATION 0/1000000 TIMELINE 1");
     put_wal(out, 1, START, 100);
     put_keepalive(out, START + 100, true);
     wire_step(&run.script, WIRE_COPY_DATA);
@@ -1304,7 +1264,7 @@ test_reply_flushes(void **state)
     put_keepalive(wire_send(&run.script), START + 100, true);
     wire_step(&run.script, WIRE_COPY_DATA);
     put_wal(wire_send(&run.script), 1, START + 100, 100);
-    script_client_ends(&run.script);
+    wire_stream_end(&run.script);
     play(&run);
     assert_int_equal(run.result, WAL_RUN_REACHED);
     assert_events(&run,
@@ -1334,7 +1294,7 @@ test_reply_before_the_flush(void **state)
     run.config.durable = &run.mark;
     run.recording.hook = advance_slowly;
     run.recording.ctx = &run.mark;
-    out = script_stream(&run.script, "START_REPLICATION 0/1000000 TIMELINE 1");
+    out = wire_stream(&run.script, "START_REPLICATION 0/1000000 TIMELINE 1");
     put_wal(out, 1, START, 100);
     put_keepalive(out, START + 100, true);
     put_keepalive(out, START + 100, true);
@@ -1342,7 +1302,7 @@ test_reply_before_the_flush(void **state)
     wire_step(&run.script, WIRE_COPY_DATA);
     wire_step(&run.script, WIRE_COPY_DATA);
     put_wal(wire_send(&run.script), 1, START + 100, 100);
-    script_client_ends(&run.script);
+    wire_stream_end(&run.script);
     began = clock_ms();
     play(&run);
     assert_int_equal(run.result, WAL_RUN_REACHED);
@@ -1367,11 +1327,11 @@ test_status_interval(void **state)
     set_up(&run);
     run.config.status_interval_ms = 150;
     run.config.stop_at = START + 100;
-    (void)script_stream(&run.script, "START_REPLICATION 0/1000000 TIMELINE 1");
+    (void)wire_stream(&run.script, "START_REPLICATION 0/1000000 TIMELINE 1");
     for (size_t i = 0; i < 4; i++)
         wire_step(&run.script, WIRE_COPY_DATA);
     put_wal(wire_send(&run.script), 1, START, 100);
-    script_client_ends(&run.script);
+    wire_stream_end(&run.script);
     began = clock_ms();
     play(&run);
     assert_int_equal(run.result, WAL_RUN_REACHED);
@@ -1399,12 +1359,12 @@ test_status_when_the_mark_moves(void **state)
     run.config.durable = &run.mark;
     run.recording.hook = advance_at_end;
     run.recording.ctx = &run.mark;
-    (void)script_stream(&run.script, "START_REPLICATION 0/1000000 TIMELINE 1");
+    (void)wire_stream(&run.script, "START_REPLICATION 0/1000000 TIMELINE 1");
     wire_step(&run.script, WIRE_COPY_DATA);
     put_wal(wire_send(&run.script), 1, START, MB);
     wire_step(&run.script, WIRE_COPY_DATA);
     put_wal(wire_send(&run.script), 1, START + MB, 100);
-    script_client_ends(&run.script);
+    wire_stream_end(&run.script);
     began = clock_ms();
     play(&run);
     assert_int_equal(run.result, WAL_RUN_REACHED);
@@ -1429,13 +1389,13 @@ check_flushed_after_a_switch(Lsn before)
     run.config.durable = &run.mark;
     run.recording.hook = advance_at_flush;
     run.recording.ctx = &run.mark;
-    out = script_stream(&run.script, "START_REPLICATION 0/1000000 TIMELINE 1");
+    out = wire_stream(&run.script, "START_REPLICATION 0/1000000 TIMELINE 1");
     put_wal(out, 1, START, 0x400);
     put_keepalive(out, START + 0x400, true);
     wire_step(&run.script, WIRE_COPY_DATA); /* 0 */
     script_switch(&run.script, "2", "0/1000200");
-    script_history(&run.script, "TIMELINE_HISTORY 2", "00000002.history", HISTORY_2);
-    out = script_stream(&run.script, "START_REPLICATION 0/1000000 TIMELINE 2");
+    wire_answer(&run.script, "TIMELINE_HISTORY 2", ROW("00000002.history", HISTORY_2));
+    out = wire_stream(&run.script, "START_REPLICATION 0/1000000 TIMELINE 2");
     put_wal(out, 2, START, 0x300);
     put_keepalive(out, START + 0x300, true);
     wire_step(&run.script, WIRE_COPY_DATA); /* 1 */
@@ -1444,7 +1404,7 @@ check_flushed_after_a_switch(Lsn before)
     put_keepalive(out, START + 0x500, true);
     wire_step(&run.script, WIRE_COPY_DATA); /* 2 */
     put_wal(wire_send(&run.script), 2, START + 0x500, 0x100);
-    script_client_ends(&run.script);
+    wire_stream_end(&run.script);
     play(&run);
     assert_int_equal(run.result, WAL_RUN_REACHED);
     end_server(&run);
@@ -1480,19 +1440,19 @@ test_flush_comes_through_after_a_switch(void **state)
     run.config.durable = &run.mark;
     run.recording.hook = advance_slowly;
     run.recording.ctx = &run.mark;
-    out = script_stream(&run.script, "START_REPLICATION 0/1000000 TIMELINE 1");
+    out = wire_stream(&run.script, "START_REPLICATION 0/1000000 TIMELINE 1");
     put_wal(out, 1, START, 0x400);
     put_keepalive(out, START + 0x400, true);
     wire_step(&run.script, WIRE_COPY_DATA); /* 0 */
     script_switch(&run.script, "2", "0/1000200");
-    script_history(&run.script, "TIMELINE_HISTORY 2", "00000002.history", HISTORY_2);
-    out = script_stream(&run.script, "START_REPLICATION 0/1000000 TIMELINE 2");
+    wire_answer(&run.script, "TIMELINE_HISTORY 2", ROW("00000002.history", HISTORY_2));
+    out = wire_stream(&run.script, "START_REPLICATION 0/1000000 TIMELINE 2");
     put_wal(out, 2, START, 0x300);
     wire_stall(&run.script, &ask);
     put_keepalive(wire_send(&run.script), START + 0x300, true);
     wire_step(&run.script, WIRE_COPY_DATA); /* 1 */
     put_wal(wire_send(&run.script), 2, START + 0x300, 0x300);
-    script_client_ends(&run.script);
+    wire_stream_end(&run.script);
     start(&run);
     for (int i = 0; i < 2000 && durable_mark_get(&run.mark) == 0; i++)
         pause_ms(5);
@@ -1539,8 +1499,8 @@ test_status_while_full(void **state)
     run.recording.ctx = &blocked;
     run.config.status_interval_ms = 100;
     run.config.stop_at = START + 100000;
-    put_wal(script_stream(&run.script, "START_REPLICATION 0/1000000 TIMELINE 1"), 1, START, 100000);
-    script_client_ends(&run.script);
+    put_wal(wire_stream(&run.script, "START_REPLICATION 0/1000000 TIMELINE 1"), 1, START, 100000);
+    wire_stream_end(&run.script);
     play(&run);
     assert_int_equal(run.result, WAL_RUN_REACHED);
     assert_true(blocked);
@@ -1575,8 +1535,8 @@ test_slow_finish(void **state)
     run.recording.hook = finish_slowly;
     run.config.status_interval_ms = 100;
     run.config.stop_at = START + 100;
-    put_wal(script_stream(&run.script, "START_REPLICATION 0/1000000 TIMELINE 1"), 1, START, 100);
-    script_client_ends(&run.script);
+    put_wal(wire_stream(&run.script, "START_REPLICATION 0/1000000 TIMELINE 1"), 1, START, 100);
+    wire_stream_end(&run.script);
     play(&run);
     assert_int_equal(run.result, WAL_RUN_REACHED);
     assert_true(run.recording.finished);

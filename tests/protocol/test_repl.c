@@ -11,11 +11,6 @@
 #include "peer.h"
 
 #define COUNT(array) (int)(sizeof(array) / sizeof((array)[0]))
-#define ROW(...)                                                                                   \
-    COUNT(((const char *[]){__VA_ARGS__})), (const char *[])                                       \
-    {                                                                                              \
-        __VA_ARGS__                                                                                \
-    }
 
 /* Longer than a test may take: a test that waits for it has hung. */
 static const CopyWait for_ever = {.timeout_ms = 60000};

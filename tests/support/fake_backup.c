@@ -182,32 +182,20 @@ fake_backup_manifest(FakeBackup *fake)
 /* ---- the first connection ---- */
 
 static void
-answer(WireScript *script, const char *command, int columns, const char *const values[])
-{
-    Buf *out;
-
-    wire_expect(script, command);
-    out = wire_send(script);
-    wire_one_row(out, columns, values);
-    wire_ready(out);
-}
-
-static void
 script_identify(const FakeBackup *fake, WireScript *script)
 {
     char id[24];
-    const char *const values[] = {id, "1", "0/2000000", NULL};
 
     (void)snprintf(id, sizeof id, "%llu", (unsigned long long)fake->system_id);
-    answer(script, "IDENTIFY_SYSTEM", 4, values);
+    wire_answer(script, "IDENTIFY_SYSTEM", ROW(id, "1", "0/2000000", NULL));
 }
 
 void
 fake_script_learn(const FakeBackup *fake, WireScript *script)
 {
     if (fake->major >= 11)
-        answer(script, "SHOW data_directory_mode", 1, &fake->mode);
-    answer(script, "SHOW wal_segment_size", 1, (const char *const[]){"1MB"});
+        wire_answer(script, "SHOW data_directory_mode", ROW(fake->mode));
+    wire_answer(script, "SHOW wal_segment_size", ROW("1MB"));
     script_identify(fake, script);
 }
 
@@ -220,7 +208,7 @@ fake_script_begin(const FakeBackup *fake, WireScript *script)
     lsn_text(start, FAKE_START);
     wire_expect(script, "BASE_BACKUP");
     out = wire_send(script);
-    wire_one_row(out, 2, (const char *const[]){start, "1"});
+    wire_one_row(out, ROW(start, "1"));
     wire_row_description(out, 3);
     for (size_t i = 0; i < fake->count; i++) {
         const FakeArchive *archive = &fake->archives[i];
@@ -346,7 +334,7 @@ fake_put_end_position(const FakeBackup *fake, Buf *out)
     char end[LSN_TEXT];
 
     lsn_text(end, fake->end);
-    wire_one_row(out, 2, (const char *const[]){end, "1"});
+    wire_one_row(out, ROW(end, "1"));
 }
 
 void
@@ -361,7 +349,7 @@ fake_put_end(const FakeBackup *fake, Buf *out)
 }
 
 void
-fake_put_all(FakeBackup *fake, Buf *out)
+fake_put_contents(FakeBackup *fake, Buf *out)
 {
     fake_put_copy(fake, out);
     for (size_t i = 0; i < fake->count; i++)
@@ -369,14 +357,17 @@ fake_put_all(FakeBackup *fake, Buf *out)
     if (sends_manifest(fake))
         fake_put_manifest(fake, out);
     fake_put_copy_end(fake, out);
-    fake_put_end(fake, out);
 }
 
 void
 fake_script_backup(FakeBackup *fake, WireScript *script)
 {
+    Buf *out;
+
     fake_script_learn(fake, script);
-    fake_put_all(fake, fake_script_begin(fake, script));
+    out = fake_script_begin(fake, script);
+    fake_put_contents(fake, out);
+    fake_put_end(fake, out);
 }
 
 /* ---- the second connection ---- */
@@ -386,19 +377,13 @@ fake_script_wal_prepare(const FakeBackup *fake, WireScript *script, bool slot)
 {
     script_identify(fake, script);
     if (slot)
-        answer(script, "CREATE_REPLICATION_SLOT", 4,
-               (const char *const[]){"slot", "0/0", NULL, NULL});
+        wire_answer(script, "CREATE_REPLICATION_SLOT", ROW("slot", "0/0", NULL, NULL));
 }
 
 Buf *
 fake_script_wal_start(WireScript *script)
 {
-    Buf *out;
-
-    wire_expect(script, "START_REPLICATION");
-    out = wire_send(script);
-    wire_copy_both(out);
-    return out;
+    return wire_stream(script, "START_REPLICATION");
 }
 
 void
@@ -417,21 +402,9 @@ fake_put_wal(const FakeBackup *fake, Buf *out, Lsn from, Lsn to)
 }
 
 void
-fake_script_wal_end(WireScript *script)
-{
-    Buf *out;
-
-    wire_step(script, WIRE_COPY_DONE);
-    out = wire_send(script);
-    wire_copy_done(out);
-    wire_complete(out, "START_REPLICATION");
-    wire_ready(out);
-}
-
-void
 fake_script_wal(FakeBackup *fake, WireScript *script)
 {
     fake_script_wal_prepare(fake, script, true);
     fake_put_wal(fake, fake_script_wal_start(script), FAKE_SEGMENT, fake->wal.end);
-    fake_script_wal_end(script);
+    wire_stream_end(script);
 }

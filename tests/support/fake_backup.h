@@ -97,8 +97,10 @@ void fake_put_new_archive(Buf *out, const char *name, const char *location);
 void fake_put_data(Buf *out, Span data);
 void fake_put_manifest_begins(Buf *out);
 
-/* All data, the end position, the end of the command. */
-void fake_put_all(FakeBackup *fake, Buf *out);
+/* All of that. */
+void fake_put_contents(FakeBackup *fake, Buf *out);
+
+/* The end position, and with it the end of the command. */
 void fake_put_end_position(const FakeBackup *fake, Buf *out);
 void fake_put_end(const FakeBackup *fake, Buf *out);
 
@@ -106,11 +108,8 @@ void fake_put_end(const FakeBackup *fake, Buf *out);
  */
 void fake_script_wal_prepare(const FakeBackup *fake, WireScript *script, bool slot);
 
-/* The stream is on. */
+/* The stream is on; it ends with wire_stream_end. */
 Buf *fake_script_wal_start(WireScript *script);
 void fake_put_wal(const FakeBackup *fake, Buf *out, Lsn from, Lsn to);
-
-/* The client ends it. */
-void fake_script_wal_end(WireScript *script);
 
 #endif

@@ -293,3 +293,52 @@ wire_script_free(WireScript *script)
     free(script->steps);
     *script = WIRE_SCRIPT_INIT;
 }
+
+/* ---- whole exchanges ---- */
+
+void
+wire_answer(WireScript *script, const char *command, int columns, const char *const values[])
+{
+    Buf *out;
+
+    wire_expect(script, command);
+    out = wire_send(script);
+    wire_one_row(out, columns, values);
+    wire_ready(out);
+}
+
+void
+wire_answer_error(WireScript *script, const char *command, const char *sqlstate,
+                  const char *message)
+{
+    Buf *out;
+
+    wire_expect(script, command);
+    out = wire_send(script);
+    wire_error(out, "ERROR", sqlstate, message);
+    wire_ready(out);
+}
+
+Buf *
+wire_stream(WireScript *script, const char *command)
+{
+    Buf *out;
+
+    wire_expect(script, command);
+    out = wire_send(script);
+    wire_copy_both(out);
+    return out;
+}
+
+void
+wire_stream_end(WireScript *script)
+{
+    Buf *out;
+
+    wire_step(script, WIRE_COPY_DONE);
+    out = wire_send(script);
+    wire_copy_done(out);
+    wire_complete(out, "START_STREAMING");
+    wire_complete(out, "START_REPLICATION");
+    wire_ready(out);
+}

@@ -76,4 +76,26 @@ void wire_step(WireScript *script, WireStepKind kind);
 void wire_stall(WireScript *script, const Stop *until);
 void wire_script_free(WireScript *script);
 
+/* ---- whole exchanges ---- */
+
+/* For `columns` and `values`: ROW("1", NULL) is 2 and the two. */
+#define ROW(...)                                                                                   \
+    (int)(sizeof((const char *[]){__VA_ARGS__}) / sizeof(const char *)), (const char *[])          \
+    {                                                                                              \
+        __VA_ARGS__                                                                                \
+    }
+
+/* A command that is answered with one row. */
+void wire_answer(WireScript *script, const char *command, int columns, const char *const values[]);
+
+/* A command that is answered with an error. */
+void wire_answer_error(WireScript *script, const char *command, const char *sqlstate,
+                       const char *message);
+
+/* A command that begins a stream; the Buf takes what is streamed first. */
+Buf *wire_stream(WireScript *script, const char *command);
+
+/* The client ends the stream, and the server agrees. */
+void wire_stream_end(WireScript *script);
+
 #endif

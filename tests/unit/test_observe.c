@@ -14,40 +14,40 @@
 
 #include "basebackup/internal.h"
 
+#define LINE_SIZE 8192
+
 /* ---- lines ---- */
 
 typedef struct Told {
-    char note[8192];
-    char info[8192];
-    char problem[8192];
+    char note[LINE_SIZE];
+    char info[LINE_SIZE];
+    char problem[LINE_SIZE];
     size_t calls;
 } Told;
 
 static void
+keep(Told *told, char line[LINE_SIZE], const char *message)
+{
+    (void)snprintf(line, LINE_SIZE, "%s", message);
+    told->calls++;
+}
+
+static void
 take_note(void *ctx, const char *message)
 {
-    Told *told = ctx;
-
-    (void)snprintf(told->note, sizeof told->note, "%s", message);
-    told->calls++;
+    keep(ctx, ((Told *)ctx)->note, message);
 }
 
 static void
 take_info(void *ctx, const char *message)
 {
-    Told *told = ctx;
-
-    (void)snprintf(told->info, sizeof told->info, "%s", message);
-    told->calls++;
+    keep(ctx, ((Told *)ctx)->info, message);
 }
 
 static void
 take_problem(void *ctx, const char *message)
 {
-    Told *told = ctx;
-
-    (void)snprintf(told->problem, sizeof told->problem, "%s", message);
-    told->calls++;
+    keep(ctx, ((Told *)ctx)->problem, message);
 }
 
 static void
