@@ -1274,6 +1274,21 @@ test_server_is_gone_in_mid_copy(void **state)
     }
 }
 
+/* Nothing more comes that the failure could meet. */
+static void
+test_writing_fails_while_the_server_pauses(void **state)
+{
+    BackupPeer *peer = *state;
+    Buf *out = begin(peer);
+
+    fake_backup_member(&peer->fake, 0, &(TarMember){TAR_FILE("PG_VERSION/below", "bad")});
+    fake_put_copy(&peer->fake, out);
+    fake_put_archive(&peer->fake, out, 0);
+    wire_stall(&peer->scripts[0], NULL);
+    backup_peer_run(peer);
+    backup_peer_assert_failed_begins(peer, ERR_SYSTEM, "could not open directory \"");
+}
+
 static void
 test_end_position_missing(void **state)
 {
@@ -1489,6 +1504,7 @@ main(void)
         BACKUP_TEST(test_damaged_pages_and_damage_on_the_way),
         BACKUP_TEST(test_error_in_mid_copy),
         BACKUP_TEST(test_server_is_gone_in_mid_copy),
+        BACKUP_TEST(test_writing_fails_while_the_server_pauses),
         BACKUP_TEST(test_end_position_missing),
         BACKUP_TEST(test_error_behind_the_end_position),
         BACKUP_TEST(test_cut_anywhere),

@@ -980,11 +980,11 @@ test_cut_everywhere(void **state)
 
     (void)state;
     set_up(&first);
-    out = script_stream(&first.script, "START_REPLICATION 0/1000000 TIMELINE 1");
+    out = wire_stream(&first.script, "START_REPLICATION 0/1000000 TIMELINE 1");
     put_wal(out, 1, START, 20);
     script_switch(&first.script, "2", "0/1000008");
     wire_answer(&first.script, "TIMELINE_HISTORY 2", ROW("00000002.history", "1\t0/1000008\t\n"));
-    out = script_stream(&first.script, "START_REPLICATION 0/1000000 TIMELINE 2");
+    out = wire_stream(&first.script, "START_REPLICATION 0/1000000 TIMELINE 2");
     put_keepalive(out, START, true);
     wire_step(&first.script, WIRE_COPY_DATA);
     put_wal(wire_send(&first.script), 2, START, 30);

@@ -16,28 +16,13 @@
 #include "common/runtime.h"
 #include "stream/stage.h"
 #include "support/chunker.h"
+#include "support/huge_allocation.h"
 #include "support/recorder.h"
 #include "support/tar_builder.h"
 
 static const Archive base = {.name = "base.tar"};
 static const HandoffConfig usual = {.block_size = 0};
 static const HandoffConfig tiny = {.block_size = 1, .block_count = 1}; /* raised to 256 bytes */
-
-/* Sanitizers end the process at a huge allocation unless told otherwise. */
-const char *__asan_default_options(void);
-const char *__tsan_default_options(void);
-
-const char *
-__asan_default_options(void)
-{
-    return "allocator_may_return_null=1";
-}
-
-const char *
-__tsan_default_options(void)
-{
-    return "allocator_may_return_null=1";
-}
 
 /* ---- a gate in the consumer's way ---- */
 
@@ -765,8 +750,8 @@ test_constructor_owns_next_when_it_fails(void **state)
 {
     Recording recording = RECORDING_INIT;
     Error err = ERROR_INIT;
-    HandoffConfig huge_block = {.block_size = SIZE_MAX / 2};
-    HandoffConfig many_blocks = {.block_count = SIZE_MAX / 2};
+    HandoffConfig huge_block = {.block_size = HUGE_ALLOCATION};
+    HandoffConfig many_blocks = {.block_count = HUGE_ALLOCATION};
 
     (void)state;
     assert_null(handoff_new(recorder_new(&recording, &err), &huge_block, &err));
