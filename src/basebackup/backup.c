@@ -2,9 +2,8 @@
  * The story of a base backup. Each step is one function over the state below; basebackup_run
  * strings them together and, when one fails, takes back what was made.
  *
- *   main thread: Conn -> demux -> tar_reader -> ledger -> handoff -> (writer thread) extract ->
- * disk
- *                          +----> backup_manifest.tmp, Manifest
+ *   main thread: demux -> tar_reader -> manifest_guard -> ledger -> handoff => extract (own thread)
+ *                  +----> backup_manifest.tmp, Manifest
  *   beside it:   walstream (second connection, own threads)
  *
  * The order of the end is what makes the promise true: all bytes received, WAL complete up to the

@@ -104,6 +104,9 @@ path_index_path(const PathIndex *index, uint32_t number)
     size_t low = 0; /* the run is at `low` or behind it, and before `high` */
     size_t high = index->run_count;
 
+    /* Whoever adds a path asks for it at once. */
+    if (index->runs[high - 1].first <= number)
+        low = high - 1;
     while (high - low > 1) {
         size_t middle = low + (high - low) / 2;
 

@@ -155,6 +155,18 @@ backup_peer_free(BackupPeer *peer)
     buf_free(&peer->told);
 }
 
+void
+backup_peer_script_stall(BackupPeer *peer)
+{
+    Buf *out;
+
+    fake_script_learn(&peer->fake, &peer->scripts[0]);
+    out = fake_script_begin(&peer->fake, &peer->scripts[0]);
+    fake_put_copy(&peer->fake, out);
+    fake_put_archive(&peer->fake, out, 0);
+    wire_stall(&peer->scripts[0], NULL);
+}
+
 int
 backup_peer_set_up(void **state, const char *version)
 {

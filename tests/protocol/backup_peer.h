@@ -53,6 +53,9 @@ int backup_peer_tear_down(void **state);
 /* Another one in its place. */
 void backup_peer_again(BackupPeer *peer, const char *version);
 
+/* The server sends the data directory and then nothing until the backup is given up. */
+void backup_peer_script_stall(BackupPeer *peer);
+
 /* Start the server, take the backup, stop the server; all it expected must have come. */
 void backup_peer_run(BackupPeer *peer);
 void backup_peer_free(BackupPeer *peer);

@@ -1279,12 +1279,9 @@ static void
 test_writing_fails_while_the_server_pauses(void **state)
 {
     BackupPeer *peer = *state;
-    Buf *out = begin(peer);
 
     fake_backup_member(&peer->fake, 0, &(TarMember){TAR_FILE("PG_VERSION/below", "bad")});
-    fake_put_copy(&peer->fake, out);
-    fake_put_archive(&peer->fake, out, 0);
-    wire_stall(&peer->scripts[0], NULL);
+    backup_peer_script_stall(peer);
     backup_peer_run(peer);
     backup_peer_assert_failed_begins(peer, ERR_SYSTEM, "could not open directory \"");
 }
@@ -1402,13 +1399,9 @@ test_stopped_in_mid_copy(void **state)
 {
     for (size_t i = 0; i < COUNT(both); i++) {
         BackupPeer *peer = *state;
-        Buf *out;
 
         backup_peer_again(peer, both[i]);
-        out = begin(peer);
-        fake_put_copy(&peer->fake, out);
-        fake_put_archive(&peer->fake, out, 0);
-        wire_stall(&peer->scripts[0], NULL);
+        backup_peer_script_stall(peer);
         peer->stop_at = "progress ";
         backup_peer_run(peer);
         backup_peer_assert_failed(peer, ERR_STOPPED, "stopped");

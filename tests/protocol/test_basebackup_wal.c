@@ -56,26 +56,13 @@ assert_segment(BackupPeer *peer, const char *name, Lsn start, Lsn end)
     buf_free(&segment);
 }
 
-/* The server waits in the middle of the data directory until the backup is given up. */
-static void
-script_backup_that_stalls(BackupPeer *peer)
-{
-    Buf *out;
-
-    fake_script_learn(&peer->fake, &peer->scripts[0]);
-    out = fake_script_begin(&peer->fake, &peer->scripts[0]);
-    fake_put_copy(&peer->fake, out);
-    fake_put_archive(&peer->fake, out, 0);
-    wire_stall(&peer->scripts[0], NULL);
-}
-
 /* What goes wrong with the stream goes wrong while the backup runs, or when all else is done. */
 static Buf *
 script_stream(BackupPeer *peer, bool late)
 {
     fake_script_wal_prepare(&peer->fake, &peer->scripts[1], true);
     if (!late) {
-        script_backup_that_stalls(peer);
+        backup_peer_script_stall(peer);
         return fake_script_wal_start(&peer->scripts[1]);
     }
     peer->release_at = WAITING_FOR_WAL;
@@ -319,7 +306,7 @@ test_streaming_does_not_start(void **state)
 {
     BackupPeer *peer = *state;
 
-    script_backup_that_stalls(peer);
+    backup_peer_script_stall(peer);
     fake_script_wal_prepare(&peer->fake, &peer->scripts[1], true);
     wire_answer_error(&peer->scripts[1], "START_REPLICATION", "58P01",
                       "requested WAL segment " FIRST " has already been removed");
@@ -484,7 +471,7 @@ test_stopped_in_mid_stream(void **state)
 {
     BackupPeer *peer = *state;
 
-    script_backup_that_stalls(peer);
+    backup_peer_script_stall(peer);
     peer->stop_at = "progress ";
     backup_peer_run(peer);
     backup_peer_assert_failed(peer, ERR_STOPPED, "stopped");
