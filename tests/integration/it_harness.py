@@ -18,6 +18,7 @@ from harness import (
     ScratchDir,
     Server,
     ServerFailed,
+    Terminal,
     damaged_copy,
     for_each_major,
     majors,
@@ -335,6 +336,21 @@ class Programs(unittest.TestCase):
             self.assertEqual(process.stop(signal.SIGINT).rc, -signal.SIGINT)
         with Background(["sh", "-c", "echo no >&2"]) as process, self.assertRaises(CommandFailed):
             process.wait_for_err("ready")
+
+    def test_terminal(self):
+        script = "printf 'Who? ' >/dev/tty; read who </dev/tty; stty -echo; read it; echo [$who]"
+        with Terminal(["sh", "-c", script + "; kill -TERM $$"]) as terminal:
+            terminal.wait_for("Who[?] ")
+            self.assertTrue(terminal.echoes())
+            terminal.type("me\n")
+            wait_until(lambda: not terminal.echoes(), "silence")
+            terminal.type("secret\n")
+            self.assertEqual(terminal.wait(), -signal.SIGTERM)
+            self.assertEqual(terminal.shown(), "Who? me\n[me]\n")
+        with Terminal(["sh", "-c", "echo ready; exec sleep 600"]) as terminal:
+            terminal.wait_for("ready")
+            terminal.type("\x03")
+            self.assertEqual(terminal.wait(timeout=10), -signal.SIGINT)
 
     def test_small_filesystem_gets_full(self):
         with small_filesystem(self, "1M") as directory:

@@ -136,7 +136,8 @@ class WalTestCase(unittest.TestCase):
         self.assertEqual(result.rc, 0, result)
         stopped = re.search(r"stopped log streaming at (\S+) \(timeline (\d+)\)", result.err)
         if stopped and f"starting log streaming at {stopped[1]} " not in result.err:
-            archive = Archive(Path(result.cmd[result.cmd.index("-D") + 1]), self.archive.segment_size)
+            directory = Path(result.cmd[result.cmd.index("-D") + 1])
+            archive = Archive(directory, self.archive.segment_size)
             self.assertTrue(archive.has(lsn_number(stopped[1]), int(stopped[2])), result)
         return result
 

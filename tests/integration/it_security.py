@@ -108,7 +108,7 @@ class SecurityTestCase(unittest.TestCase):
     def assert_refused(self, pattern, *args, env):
         result = self.backup(*args, env=env)
         self.assertEqual(result.rc, 1, result)
-        self.assertEqual(len(re.findall("^pgstow basebackup: error: ", result.err, re.M)), 1, result)
+        self.assertEqual(len(re.findall("(?m)^pgstow basebackup: error: ", result.err)), 1, result)
         self.assertRegex(result.err, pattern)
         self.assertNotIn(PASSWORD, result.err)
         self.assertFalse(self.target.exists())
