@@ -146,9 +146,7 @@ link_target_of(void *ctx, Oid tablespace, const char *target)
 static bool
 while_full(void *ctx, Error *err)
 {
-    const Backup *backup = ctx;
-
-    return stop_requested(backup->stop) ? error_set_stopped(err) : true;
+    return stop_check(((const Backup *)ctx)->stop, err);
 }
 
 /* The digest that the manifest will hold, computed on our side too. */

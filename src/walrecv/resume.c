@@ -129,10 +129,8 @@ scan_directory(Scan *scan, Error *err)
     if (dir == NULL)
         return error_set_errno(err, errno, "could not open directory \"%s\"", scan->directory);
     while (ok) {
-        const struct dirent *entry;
+        const struct dirent *entry = dir_next(dir);
 
-        errno = 0;
-        entry = readdir(dir);
         if (entry == NULL)
             break;
         ok = consider(scan, entry->d_name, err);
