@@ -168,7 +168,7 @@ build_chain(Backup *backup, Error *err)
         .root = root_of,
         .link_target = link_target_of,
         .ctx = backup,
-        .sync = backup->options->no_sync ? EXTRACT_NO_SYNC : EXTRACT_DURABLE,
+        .sync = backup->options->sync,
         .directory_mode = backup->directory_mode,
     };
     const HandoffConfig handoff = {.while_full = while_full, .ctx = backup};
@@ -248,10 +248,10 @@ finish_wal(Backup *backup, Error *err)
 static bool
 finish_files(Backup *backup, Error *err)
 {
-    if (!backup->options->no_sync)
+    if (backup->options->sync != SYNC_NONE)
         observe_note(backup->observer, "syncing data to disk ...");
     return sink_finish(backup->chain, err) &&
-           (backup->options->no_sync || target_sync(backup->target, err));
+           (backup->options->sync == SYNC_NONE || target_sync(backup->target, err));
 }
 
 /* ---- the verdict ---- */
@@ -259,7 +259,7 @@ finish_files(Backup *backup, Error *err)
 static bool
 show_problem(void *ctx, const Problem *problem)
 {
-    observe_problem(ctx, problem->message);
+    observe_problem(ctx, problem);
     return true;
 }
 
@@ -273,7 +273,8 @@ check_against_manifest(Backup *backup, Error *err)
 
     if (backup->manifest == NULL)
         return true;
-    if (!manifest_file_finish(backup->manifest, !backup->options->no_sync, &manifest, err) ||
+    if (!manifest_file_finish(backup->manifest, backup->options->sync != SYNC_NONE, &manifest,
+                              err) ||
         !ledger_compare(backup->ledger, manifest, &sink, &problems, err))
         return false;
     if (problems != 0)
@@ -297,7 +298,7 @@ publish(Backup *backup, Error *err)
     if (backup->manifest == NULL)
         return true;
     observe_note(backup->observer, "renaming backup_manifest.tmp to backup_manifest");
-    return manifest_file_publish(backup->manifest, !backup->options->no_sync, err);
+    return manifest_file_publish(backup->manifest, backup->options->sync != SYNC_NONE, err);
 }
 
 /* ---- all of it ---- */

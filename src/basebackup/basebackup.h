@@ -14,7 +14,11 @@
 #include "common/pgtypes.h"
 #include "common/runtime.h"
 #include "protocol/protocol.h"
+#include "stream/compression.h"
+#include "stream/stream.h"
+#include "verify/verify.h"
 
+typedef enum BackupFormat { FORMAT_PLAIN, FORMAT_TAR } BackupFormat;
 typedef enum WalMethod { WAL_NONE, WAL_FETCH, WAL_STREAM } WalMethod;
 
 /* -T OLD=NEW: both absolute and canonical. */
@@ -24,8 +28,17 @@ typedef struct TablespaceMapping {
 } TablespaceMapping;
 
 typedef struct BackupOptions {
-    const char *directory; /* -D */
+    const char *directory; /* -D; "-" with FORMAT_TAR: standard output; NULL with a target */
+    BackupFormat format;
+    const char *target;        /* -t, what is in front of the colon; NULL: to us */
+    const char *target_detail; /* behind it, or NULL */
     WalMethod wal_method;
+    const char *wal_directory;      /* --waldir, or NULL */
+    Compression compression;        /* on our side: FORMAT_TAR only */
+    const char *server_compression; /* on the server's: its method as given; NULL: none */
+    const char *server_compression_detail;
+    const char *incremental; /* -i: the manifest of the earlier backup, or NULL */
+    bool write_recovery;     /* -R */
     bool fast_checkpoint;
     const char *label;
     const char *slot; /* -S, or NULL */
@@ -33,7 +46,7 @@ typedef struct BackupOptions {
     bool no_slot;
     uint32_t max_rate_kb; /* 0: no limit */
     bool estimate_size;
-    bool no_sync;
+    SyncMethod sync;
     bool no_clean;
     ManifestRequest manifest;
     const char *manifest_checksums; /* as given, or NULL */
@@ -43,12 +56,40 @@ typedef struct BackupOptions {
     size_t mapping_count;
 } BackupOptions;
 
+/* Once the server has begun to send. */
+typedef struct BackupBegin {
+    Lsn start;
+    TimeLineID timeline;
+    uint64_t total; /* estimate, bytes; 0: none */
+    size_t tablespace_count;
+    int server_version; /* 180006 */
+} BackupBegin;
+
+/* What there is in the end. */
+typedef struct BackupSummary {
+    uint64_t received; /* bytes of archives and manifest, as they came */
+    uint64_t wal_received;
+    int64_t elapsed_ms;
+    Lsn start;
+    Lsn end;
+    TimeLineID timeline; /* at the end */
+    bool manifest_checked;
+    uint64_t files; /* compared with the manifest */
+    uint64_t bytes;
+    bool pages_checked;
+    uint64_t pages;
+    uint64_t bad_pages;
+    bool wal_checked;
+    bool durable; /* all is on disk */
+} BackupSummary;
+
 typedef struct BackupProgress {
     uint64_t done;     /* bytes received */
     uint64_t total;    /* estimate; 0: none */
     size_t tablespace; /* archives that are complete */
     size_t tablespace_count;
-    const char *current; /* the directory that is being filled; NULL: none */
+    const char *current; /* the directory or file that is being filled; NULL: none */
+    int64_t elapsed_ms;  /* since the first byte was asked for */
     bool finished;       /* the last call */
 } BackupProgress;
 
@@ -59,14 +100,17 @@ typedef struct BackupObserver {
     void (*note)(void *ctx, const char *message);
     /* What the user must learn: what was removed or kept. */
     void (*info)(void *ctx, const char *message);
-    /* One file that does not agree with the manifest. */
-    void (*problem)(void *ctx, const char *message);
+    /* A file that does not agree with the manifest, or a page with a wrong checksum. */
+    void (*problem)(void *ctx, const Problem *problem);
     /* The backup has failed; what was made is going to be taken back. */
     void (*failed)(void *ctx, const Error *err);
     /* The server is about to make a checkpoint. */
     void (*waiting)(void *ctx);
+    void (*begun)(void *ctx, const BackupBegin *begin);
     /* About once a second, and at the end. */
     void (*progress)(void *ctx, const BackupProgress *progress);
+    /* It is complete. Also called, before `failed`, for one that is kept though pages are bad. */
+    void (*completed)(void *ctx, const BackupSummary *summary);
 } BackupObserver;
 
 /* `stop` may be requested by anybody; this function requests it itself to end its own threads when

@@ -7,12 +7,13 @@
 #include "basebackup/basebackup.h"
 #include "manifest/manifest.h"
 #include "stream/stream.h"
+#include "verify/verify.h"
 
 /* ---- observe.c: calls that take formatted text and an observer without that callback ---- */
 
 void observe_note(const BackupObserver *observer, const char *fmt, ...) PRINTF_LIKE(2, 3);
 void observe_info(const BackupObserver *observer, const char *fmt, ...) PRINTF_LIKE(2, 3);
-void observe_problem(const BackupObserver *observer, const char *message);
+void observe_problem(const BackupObserver *observer, const Problem *problem);
 
 /* Counts what arrives and calls the observer about once a second. */
 typedef struct Progress {
@@ -78,6 +79,28 @@ const Place *layout_place(const Layout *layout, Oid oid);
  * made after the server listed them has no files here: its link is mapped. NULL: as it is.
  */
 const char *layout_link_target(const Layout *layout, Oid oid, const char *target);
+
+/* ---- recovery.c: -R ---- */
+
+/*
+ * What a standby is told: the text for postgresql.auto.conf, or a whole recovery.conf for servers
+ * before 12 (`in_own_file`). `slot` may be NULL. Pure; appends to `text`.
+ */
+bool recovery_text(const char *conninfo, const char *slot, bool in_own_file, Buf *text,
+                   Error *err) MUST_USE;
+
+/*
+ * A stage for parsed archives that puts these settings into the data directory's: appended to its
+ * postgresql.auto.conf (made when there is none), with an empty standby.signal in place of any; or
+ * as recovery.conf in place of any. Copies `text`.
+ */
+typedef struct RecoveryConfig {
+    Span text;
+    bool in_own_file;
+    mode_t file_mode; /* 0600 or 0640: of files that the server did not send */
+} RecoveryConfig;
+
+Sink *recovery_inject_new(Sink *next, const RecoveryConfig *config, Error *err) MUST_USE;
 
 /* ---- manifest_file.c: the manifest on its way to disk ---- */
 

@@ -41,10 +41,10 @@ observe_info(const BackupObserver *observer, const char *fmt, ...)
 }
 
 void
-observe_problem(const BackupObserver *observer, const char *message)
+observe_problem(const BackupObserver *observer, const Problem *problem)
 {
     if (observer->problem != NULL)
-        observer->problem(observer->ctx, message);
+        observer->problem(observer->ctx, problem);
 }
 
 /* ---- progress ---- */

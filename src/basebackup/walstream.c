@@ -116,7 +116,7 @@ make_chain(WalStream *stream, const WalStreamConfig *config, const char *wal_dir
         .segment_size = config->segment_size,
         .file_mode = config->file_mode,
         .remainder = WAL_PAD,
-        .sync = config->options->no_sync ? WAL_NO_SYNC : WAL_DURABLE,
+        .sync = config->options->sync == SYNC_NONE ? WAL_NO_SYNC : WAL_DURABLE,
         .archive_status = true,
         .durable = &stream->durable,
     };
@@ -159,7 +159,7 @@ start_receiving(WalStream *stream, const WalStreamConfig *config, Conn *conn, co
         .segment_size = config->segment_size,
         .slot = slot,
         .status_interval_ms = config->options->status_interval_ms,
-        .durable = config->options->no_sync ? NULL : &stream->durable,
+        .durable = config->options->sync == SYNC_NONE ? NULL : &stream->durable,
         .stop = config->stop,
     };
 

@@ -285,7 +285,7 @@ take_simple(Request *request, int id, const char *value)
         backup->no_clean = true;
         return true;
     case 'N':
-        backup->no_sync = true;
+        backup->sync = SYNC_NONE;
         return true;
     case 'P':
         request->show_progress = true;
@@ -427,10 +427,10 @@ show_failure(void *ctx, const Error *err)
 }
 
 static void
-show_problem(void *ctx, const char *message)
+show_problem(void *ctx, const Problem *problem)
 {
     (void)ctx;
-    log_error("%s", message);
+    log_error("%s", problem->message);
 }
 
 static void
@@ -508,6 +508,7 @@ run(const Command *command, int argc, char **argv)
         .backup = {.wal_method = WAL_STREAM,
                    .label = "pg_basebackup base backup",
                    .estimate_size = true,
+                   .sync = SYNC_FSYNC,
                    .status_interval_ms = 10000},
         .conn = {.progname = log_progname(), .ask_password = connect_ask_password},
     };

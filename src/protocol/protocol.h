@@ -31,6 +31,10 @@ typedef struct ServerFeatures {
     bool read_slot;          /* 15+: READ_REPLICATION_SLOT */
     bool drop_slot_wait;     /* 11+ */
     bool wal_summaries;      /* 17+: pg_wal/summaries, UPLOAD_MANIFEST, INCREMENTAL */
+    bool backup_targets;     /* 15+: BASE_BACKUP ( TARGET ... ) */
+    bool compression;        /* 15+: BASE_BACKUP ( COMPRESSION ... ) */
+    bool
+        recovery_settings; /* 12+: standby.signal and postgresql.auto.conf; before, recovery.conf */
 } ServerFeatures;
 
 #define SERVER_MAJOR_MIN 10
@@ -81,6 +85,16 @@ const ServerFeatures *conn_features(const Conn *conn);
 const char *conn_version_text(const Conn *conn);
 int conn_backend_pid(const Conn *conn);
 
+/*
+ * What a standby's primary_conninfo has to say to reach the same server in the same way (stock:
+ * fe_utils/recovery_gen.c): every setting of the connection that has a value, `key=value` with
+ * libpq's quoting, the password included, without replication, dbname and
+ * fallback_application_name; then the dbname, when one was named by `config`, the environment or a
+ * service. Appended to `conninfo`; not yet quoted for a configuration file.
+ */
+bool conn_primary_conninfo(const Conn *conn, const ConnConfig *config, Buf *conninfo,
+                           Error *err) MUST_USE;
+
 /* ---- replication commands: one typed function each ---- */
 
 typedef struct ServerIdentity {
@@ -96,6 +110,15 @@ bool repl_segment_size(Conn *conn, uint32_t *ret_size, Error *err) MUST_USE;
 
 /* SHOW data_directory_mode: whether group may read; false on servers that do not tell. */
 bool repl_group_access(Conn *conn, bool *ret_group, Error *err) MUST_USE;
+
+/* How relation files are laid out, and whether their pages carry checksums (SHOW). */
+typedef struct PageLayout {
+    bool checksums;
+    uint32_t page_size;     /* block_size, in bytes */
+    uint32_t segment_pages; /* pages in one file of a relation */
+} PageLayout;
+
+bool repl_page_layout(Conn *conn, PageLayout *ret_layout, Error *err) MUST_USE;
 
 typedef enum SlotKind { SLOT_TEMPORARY, SLOT_PERMANENT } SlotKind;
 typedef enum SlotReserve { SLOT_RESERVE_LATER, SLOT_RESERVE_WAL } SlotReserve;
@@ -158,7 +181,18 @@ typedef struct BaseBackupRequest {
     bool verify_checksums;
     ManifestRequest manifest;
     const char *manifest_checksums; /* NULL: the server's default */
+    bool incremental;               /* against the manifest that was uploaded before */
+    const char *target;             /* "server", "blackhole", ...; NULL: to us */
+    const char *target_detail;      /* may be NULL */
+    const char *compression;        /* the server's method, unparsed; NULL: none */
+    const char *compression_detail; /* may be NULL */
 } BaseBackupRequest;
+
+/*
+ * UPLOAD_MANIFEST: gives the server the manifest of an earlier backup, as the base of INCREMENTAL.
+ * Servers 17+ only (features.wal_summaries). The server parses it; its complaint is the error.
+ */
+bool repl_upload_manifest(Conn *conn, const char *path, const Stop *stop, Error *err) MUST_USE;
 
 /* The command text for a server; pure. Appends to `command`. */
 bool base_backup_command(const BaseBackupRequest *request, const ServerFeatures *features,

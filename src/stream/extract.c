@@ -30,7 +30,7 @@
 typedef struct Extract {
     Sink sink;
     ExtractConfig config;
-    SyncPool *pool;     /* EXTRACT_DURABLE, else NULL */
+    SyncPool *pool;     /* SYNC_FSYNC, else NULL */
     const char **roots; /* all that were used, each once; borrowed from the caller */
     size_t root_count;
     size_t root_capacity;
@@ -459,7 +459,7 @@ extract_new(const ExtractConfig *config, Error *err)
     extract->root_fd = -1;
     extract->dir_fd = -1;
     extract->fd = -1;
-    if (config->sync == EXTRACT_DURABLE && (extract->pool = sync_pool_new(err)) == NULL) {
+    if (config->sync == SYNC_FSYNC && (extract->pool = sync_pool_new(err)) == NULL) {
         sink_free(&extract->sink);
         return NULL;
     }

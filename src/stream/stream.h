@@ -55,6 +55,9 @@ typedef struct Entry {
     uint64_t size;           /* bytes of DATA that follow for ENTRY_FILE, else 0 */
     mode_t mode;             /* permission bits only */
     int64_t mtime;           /* Unix seconds */
+    /* The TAR_BLOCK bytes of the header it came with, for tar_writer to pass on what the fields
+     * above do not tell (owner, group, device); NULL: made by ourselves. */
+    const uint8_t *tar_header;
 } Entry;
 
 typedef struct Event {
@@ -94,7 +97,17 @@ typedef struct DurableMark {
 void durable_mark_advance(DurableMark *mark, Lsn lsn);
 Lsn durable_mark_get(const DurableMark *mark);
 
+/* How what is written is made to last, once it is complete (--sync-method of the stock tools). */
+typedef enum SyncMethod {
+    SYNC_NONE,  /* not at all: the operating system will, some day */
+    SYNC_FSYNC, /* each file and directory */
+    SYNC_SYNCFS /* the file systems as a whole, at the end */
+} SyncMethod;
+
 /* ---- stages ---- */
+
+/* tee: gives every event to both, first to `first`. Owns both, as a constructor owns its next. */
+Sink *tee_new(Sink *first, Sink *second, Error *err) MUST_USE;
 
 /*
  * handoff: runs `next` in a thread of its own, behind a ring of blocks. A block is published when
@@ -127,15 +140,54 @@ typedef enum TarEnd { TAR_END_REQUIRED, TAR_END_OPTIONAL } TarEnd;
 Sink *tar_reader_new(Sink *next, TarEnd end, Error *err) MUST_USE;
 
 /*
+ * tar_terminator: opaque archives of servers up to 14, which send no end-of-archive blocks, get
+ * theirs: two blocks of zeros behind the last byte.
+ */
+Sink *tar_terminator_new(Sink *next, Error *err) MUST_USE;
+
+/*
+ * tar_writer: parsed archives in, opaque ones out, in the server's dialect (src/port/tar.c): what
+ * came as tar leaves byte by byte as it came, with exactly two end blocks. An entry's tar_header is
+ * passed on; where the entry has another size, mode or mtime than it says, these and the checksum
+ * are written anew. Other entries get a header with this owner. Sizes from 8 GiB on are base-256.
+ * ERR_UNSUPPORTED for a name or link target that does not fit; an entry that is not complete, or
+ * has not as much data as it announced, is an error.
+ */
+typedef struct TarOwner {
+    uint32_t uid;
+    uint32_t gid;
+} TarOwner;
+
+Sink *tar_writer_new(Sink *next, const TarOwner *owner, Error *err) MUST_USE;
+
+/*
+ * file_sink: opaque archives become files DIRECTORY/ARCHIVE-NAME, which must not exist yet, or all
+ * go to one descriptor (standard output: a pipe, say). Large writes; files are written back while
+ * they grow. With SYNC_FSYNC each is synced before it is closed, and the directory at finish; with
+ * SYNC_SYNCFS its file system at finish. A descriptor is not synced. FLUSH syncs what is open (any
+ * method but SYNC_NONE) and then advances the mark. Abandoned files stay: the caller knows which
+ * directories this run made.
+ */
+typedef struct FileSinkConfig {
+    const char *directory; /* exists; copied. NULL: write to `fd` */
+    int fd;                /* borrowed; never closed */
+    const char *fd_name;   /* for messages: "standard output"; copied */
+    mode_t file_mode;      /* exactly this, whatever the umask */
+    SyncMethod sync;
+    DurableMark *durable; /* borrowed, may be NULL */
+} FileSinkConfig;
+
+Sink *file_sink_new(const FileSinkConfig *config, Error *err) MUST_USE;
+
+/*
  * extract: parsed archives become directories. Files are created below the root of their archive,
  * component by component, never through a symbolic link; they must not exist yet. Directories may
  * exist. Symbolic links are made only as pg_tblspc/<oid> of the base archive.
- * With EXTRACT_DURABLE each file is synced by a small pool of threads as it ends, and finish
- * returns only when all files and directories (the roots and their parents included) are on disk.
+ * With SYNC_FSYNC each file is synced by a small pool of threads as it ends, and finish returns
+ * only when all files and directories (the roots and their parents included) are on disk. With
+ * SYNC_SYNCFS finish syncs the file systems of the roots, and the parents' names.
  * Abandoned output is left to the caller, who knows which directories this run made.
  */
-typedef enum ExtractSync { EXTRACT_NO_SYNC, EXTRACT_DURABLE } ExtractSync;
-
 typedef struct ExtractConfig {
     /* Where archive of this tablespace goes: an existing directory, borrowed until the sink is
      * freed; NULL: unknown tablespace, a format error. */
@@ -143,7 +195,10 @@ typedef struct ExtractConfig {
     /* Where the link pg_tblspc/<oid> with this target shall point; NULL: keep the target. */
     const char *(*link_target)(void *ctx, Oid tablespace, const char *target);
     void *ctx;
-    ExtractSync sync;
+    /* Where the content of the data directory's pg_wal goes: an existing directory that the link
+     * pg_wal, made by the caller, leads to; NULL: into a directory pg_wal. */
+    const char *wal_directory;
+    SyncMethod sync;
     mode_t directory_mode; /* 0700 or 0750: for directories that the archive does not name */
 } ExtractConfig;
 

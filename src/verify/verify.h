@@ -24,6 +24,7 @@ typedef enum ProblemKind {
     PROBLEM_FILE_TYPE,  /* neither a regular file nor a directory */
     PROBLEM_SYSTEM_ID,  /* of another cluster than the manifest */
     PROBLEM_CONTROL,    /* pg_control itself is damaged */
+    PROBLEM_PAGE,       /* a data page whose checksum is wrong */
     PROBLEM_WAL         /* the WAL that the backup needs is missing or damaged */
 } ProblemKind;
 
@@ -32,6 +33,9 @@ typedef struct Problem {
     const char *path;    /* as in the manifest; the timeline's WAL directory for PROBLEM_WAL */
     const char *message; /* the line to show, in pg_verifybackup's words */
     Lsn lsn;             /* PROBLEM_WAL: the first bad LSN */
+    uint32_t block;      /* PROBLEM_PAGE: within the relation fork */
+    uint16_t expected;   /* PROBLEM_PAGE: the checksum that the page should have */
+    uint16_t found;      /* PROBLEM_PAGE: the one it has */
 } Problem;
 
 typedef struct ProblemSink {
@@ -67,6 +71,35 @@ bool ledger_compare(const Ledger *ledger, const Manifest *manifest, const Proble
 /* Files and bytes that passed. */
 uint64_t ledger_file_count(const Ledger *ledger);
 uint64_t ledger_byte_count(const Ledger *ledger);
+
+/* ---- in flight: data pages ---- */
+
+/*
+ * page_check: a stage for parsed archives that looks at every page of every relation file that
+ * passes (and of INCREMENTAL files, by the block numbers they name), and passes all on unchanged.
+ * As the server does when it sends (backup/basebackup.c), pages without content (pd_upper 0) and
+ * pages written after the backup began are not checked, nor files whose size is no multiple of the
+ * page size. What is wrong goes to the ProblemSink, at once: at most PAGE_REPORTS_PER_FILE pages of
+ * one file, then how many there were. A sink that has enough (returns false) ends the looking, not
+ * the stream.
+ */
+#define PAGE_REPORTS_PER_FILE 5
+
+typedef struct PageCheckConfig {
+    Lsn start; /* of the backup */
+    uint32_t page_size;
+    uint32_t segment_pages; /* in one file of a relation */
+    ProblemSink problems;
+} PageCheckConfig;
+
+/* Written by the pushing thread. */
+typedef struct PageTally {
+    uint64_t checked; /* pages whose checksum was computed */
+    uint64_t bad;
+} PageTally;
+
+Sink *page_check_new(Sink *next, const PageCheckConfig *config, PageTally *tally,
+                     Error *err) MUST_USE;
 
 /* ---- in flight: WAL ---- */
 

@@ -331,7 +331,7 @@ take(Fixture *fixture, const char *conninfo, Stop *stop, Error *err)
     const BackupOptions options = {.directory = fixture->target,
                                    .wal_method = fixture->wal_method,
                                    .label = "fault",
-                                   .no_sync = fixture->no_sync,
+                                   .sync = fixture->no_sync ? SYNC_NONE : SYNC_FSYNC,
                                    .no_clean = fixture->no_clean,
                                    .manifest = MANIFEST_YES,
                                    .status_interval_ms = 10000,

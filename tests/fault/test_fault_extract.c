@@ -31,7 +31,7 @@ typedef struct Fixture {
     Buf base;
     Buf space;
     uint8_t large[LARGE_SIZE];
-    ExtractSync sync;
+    SyncMethod sync;
     const char *base_root;
     const char *space_root;
 } Fixture;
@@ -216,7 +216,7 @@ run(void *ctx, const FaultPlan *plan)
     } else {
         assert_nothing_strange(fixture);
     }
-    if (ok && fixture->sync == EXTRACT_DURABLE) {
+    if (ok && fixture->sync == SYNC_FSYNC) {
         const char *unsafe = disk_unsafe(fixture->dir.path, "");
 
         fault_assert(unsafe[0] == '\0', "\"%s\" is not on disk", unsafe);
@@ -258,7 +258,7 @@ test_durable(void **state)
 {
     Fixture *fixture = *state;
 
-    fixture->sync = EXTRACT_DURABLE;
+    fixture->sync = SYNC_FSYNC;
     fault_sweep(plans, COUNT(plans), run, fixture);
     fault_sweep(durable_plans, COUNT(durable_plans), run, fixture);
 }
@@ -268,7 +268,7 @@ test_no_sync(void **state)
 {
     Fixture *fixture = *state;
 
-    fixture->sync = EXTRACT_NO_SYNC;
+    fixture->sync = SYNC_NONE;
     fault_sweep(plans, COUNT(plans), run, fixture);
 }
 

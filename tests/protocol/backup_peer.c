@@ -53,9 +53,9 @@ take_info(void *ctx, const char *message)
 }
 
 static void
-take_problem(void *ctx, const char *message)
+take_problem(void *ctx, const Problem *problem)
 {
-    tell(ctx, "problem: %s", message);
+    tell(ctx, "problem: %s", problem->message);
 }
 
 static void
@@ -98,7 +98,7 @@ backup_peer_init(BackupPeer *peer, const char *version)
         .directory = temp_dir_path(&peer->dir, "target"),
         .wal_method = WAL_NONE,
         .label = "test",
-        .no_sync = true,
+        .sync = SYNC_NONE,
         .manifest = MANIFEST_YES,
     };
     peer->observer = (BackupObserver){

@@ -72,7 +72,7 @@ test_is_synced_before_it_has_its_name(void **state)
     const char *syncing;
     const char *renaming;
 
-    peer->options.no_sync = false;
+    peer->options.sync = SYNC_FSYNC;
     peer->options.wal_method = WAL_STREAM;
     backup_peer_run(peer);
     backup_peer_assert_taken(peer);
@@ -89,7 +89,7 @@ test_tells_the_story(void **state)
     const char *target = peer->options.directory;
     char expected[2048];
 
-    peer->options.no_sync = false;
+    peer->options.sync = SYNC_FSYNC;
     peer->fake.size = "3";
     backup_peer_run(peer);
     backup_peer_assert_taken(peer);
@@ -1436,7 +1436,7 @@ test_stopped_at_every_note(void **state)
         BackupPeer *peer = *state;
 
         backup_peer_again(peer, TYPED);
-        peer->options.no_sync = false;
+        peer->options.sync = SYNC_FSYNC;
         peer->stop_at = notes[i];
         backup_peer_run(peer);
         (void)backup_peer_told(peer, notes[i]);

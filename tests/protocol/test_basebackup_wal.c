@@ -151,7 +151,7 @@ test_flushed_is_what_was_synced(void **state)
         Span status;
 
         start_again(peer, VERSION);
-        peer->options.no_sync = sync == 0;
+        peer->options.sync = sync == 0 ? SYNC_NONE : SYNC_FSYNC;
         peer->options.status_interval_ms = 1000;
         backup_peer_run(peer);
         backup_peer_assert_taken(peer);
@@ -508,7 +508,7 @@ test_stopped_at_every_note(void **state)
         BackupPeer *peer = *state;
 
         start_again(peer, VERSION);
-        peer->options.no_sync = false;
+        peer->options.sync = SYNC_FSYNC;
         peer->stop_at = notes[i];
         backup_peer_run(peer);
         (void)backup_peer_told(peer, notes[i]);

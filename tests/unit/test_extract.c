@@ -198,7 +198,7 @@ map_link(void *ctx, Oid oid, const char *target)
 }
 
 static Sink *
-start(Surroundings *here, ExtractSync sync)
+start(Surroundings *here, SyncMethod sync)
 {
     Error err = ERROR_INIT;
     ExtractConfig config = {.root = find_root,
@@ -214,7 +214,7 @@ start(Surroundings *here, ExtractSync sync)
 
 /* start, and the base archive has begun. */
 static Sink *
-start_base(Surroundings *here, ExtractSync sync)
+start_base(Surroundings *here, SyncMethod sync)
 {
     Sink *sink = start(here, sync);
     Error err = ERROR_INIT;
@@ -291,7 +291,7 @@ expect_message(Surroundings *here, const Error *err, ErrorCode code, const char 
 /* ---- what ends up there ---- */
 
 static void
-extract_all_kinds(Surroundings *here, ExtractSync sync)
+extract_all_kinds(Surroundings *here, SyncMethod sync)
 {
     Error err = ERROR_INIT;
     Sink *sink = start_base(here, sync);
@@ -333,7 +333,7 @@ extract_all_kinds(Surroundings *here, ExtractSync sync)
 static void
 test_tree_without_sync(void **state)
 {
-    extract_all_kinds(*state, EXTRACT_NO_SYNC);
+    extract_all_kinds(*state, SYNC_NONE);
     assert_int_equal(calls.fsyncs, 0);
     assert_int_equal(calls.syncfss, 0);
 }
@@ -362,7 +362,7 @@ test_tree_durable(void **state)
     };
     Surroundings *here = *state;
 
-    extract_all_kinds(here, EXTRACT_DURABLE);
+    extract_all_kinds(here, SYNC_FSYNC);
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
         if (synced(&here->dir, names[i]) != 1)
             fail_msg("%s was synced %zu times", names[i], synced(&here->dir, names[i]));
@@ -376,7 +376,7 @@ test_directories_are_synced_after_the_files(void **state)
 {
     Surroundings *here = *state;
     Error err = ERROR_INIT;
-    Sink *sink = start_base(here, EXTRACT_DURABLE);
+    Sink *sink = start_base(here, SYNC_FSYNC);
     struct stat st;
 
     for (int i = 0; i < 200; i++) { /* more than the queue holds */
@@ -399,7 +399,7 @@ test_root_of_several_archives_is_synced_once(void **state)
 {
     Surroundings *here = *state;
     Error err = ERROR_INIT;
-    Sink *sink = start_base(here, EXTRACT_DURABLE);
+    Sink *sink = start_base(here, SYNC_FSYNC);
 
     assert_true(sink_archive_end(sink, &err));
     assert_true(sink_archive_begin(sink, &(Archive){.name = "again", .tablespace = 16386}, &err));
@@ -413,7 +413,7 @@ static void
 test_empty_stream(void **state)
 {
     Error err = ERROR_INIT;
-    Sink *sink = start(*state, EXTRACT_DURABLE);
+    Sink *sink = start(*state, SYNC_FSYNC);
 
     assert_true(sink_finish(sink, &err));
     sink_free(sink);
@@ -425,7 +425,7 @@ test_links_are_not_followed_by_sync(void **state)
 {
     Surroundings *here = *state;
     Error err = ERROR_INIT;
-    Sink *sink = start_base(here, EXTRACT_DURABLE);
+    Sink *sink = start_base(here, SYNC_FSYNC);
 
     assert_int_equal(
         symlink(temp_dir_path(&here->dir, "outside"), temp_dir_path(&here->dir, "in/root/pg_wal")),
@@ -453,7 +453,7 @@ test_from_tar_in_any_pieces_and_any_thread(void **state)
     for (size_t piece = 1; piece <= 4096; piece *= 4) {
         for (int threaded = 0; threaded < 2; threaded++) {
             Error err = ERROR_INIT;
-            Sink *sink = start(here, EXTRACT_DURABLE);
+            Sink *sink = start(here, SYNC_FSYNC);
 
             if (threaded)
                 sink = handoff_new(sink, &(HandoffConfig){.block_size = 1000}, &err);
@@ -477,7 +477,7 @@ test_special_mode_bits_are_dropped(void **state)
 {
     Surroundings *here = *state;
     Error err = ERROR_INIT;
-    Sink *sink = start_base(here, EXTRACT_NO_SYNC);
+    Sink *sink = start_base(here, SYNC_NONE);
 
     assert_true(put_file(sink, "suid", "", 06755, &err));
     assert_true(put_directory(sink, "sticky", 01777, &err));
@@ -499,7 +499,7 @@ test_existing_directories_are_used(void **state)
 
     temp_dir_mkdir(&here->dir, "in/root/pg_wal/archive_status");
     temp_dir_mkdir(&here->dir, "in/root/other");
-    sink = start_base(here, EXTRACT_NO_SYNC);
+    sink = start_base(here, SYNC_NONE);
     assert_true(put_directory(sink, "pg_wal", 0750, &err));
     assert_true(put_directory(sink, "pg_wal", 0755, &err));
     assert_true(put_file(sink, "pg_wal/archive_status/x.done", "", 0600, &err));
@@ -518,7 +518,7 @@ test_files_of_changing_directories(void **state)
     static const char *const names[] = {"a/1", "b/1", "a/2", "x", "a/b/1", "a/3", "ab/1", "b/2"};
     Surroundings *here = *state;
     Error err = ERROR_INIT;
-    Sink *sink = start_base(here, EXTRACT_NO_SYNC);
+    Sink *sink = start_base(here, SYNC_NONE);
 
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
         assert_true(put_file(sink, names[i], names[i], 0600, &err));
@@ -551,7 +551,7 @@ test_write_back_starts_while_receiving(void **state)
 
     assert_non_null(data);
     for (int durable = 0; durable < 2; durable++) {
-        Sink *sink = start_base(here, durable ? EXTRACT_DURABLE : EXTRACT_NO_SYNC);
+        Sink *sink = start_base(here, durable ? SYNC_FSYNC : SYNC_NONE);
         Entry entry = {.kind = ENTRY_FILE, .path = durable ? "b" : "a", .size = size};
 
         assert_true(sink_entry_begin(sink, &entry, &err));
@@ -576,7 +576,7 @@ test_short_writes_are_continued(void **state)
 {
     Surroundings *here = *state;
     Error err = ERROR_INIT;
-    Sink *sink = start_base(here, EXTRACT_NO_SYNC);
+    Sink *sink = start_base(here, SYNC_NONE);
 
     calls.write_limit = 3;
     assert_true(put_file(sink, "f", "0123456789", 0600, &err));
@@ -592,7 +592,7 @@ test_full_disk_names_the_file(void **state)
 
     for (int durable = 0; durable < 2; durable++) {
         Error err = ERROR_INIT;
-        Sink *sink = start_base(here, durable ? EXTRACT_DURABLE : EXTRACT_NO_SYNC);
+        Sink *sink = start_base(here, durable ? SYNC_FSYNC : SYNC_NONE);
         const char *path = durable ? "base/5/2" : "base/5/1";
 
         calls.write_errno = ENOSPC;
@@ -614,7 +614,7 @@ test_file_size_limit(void **state)
     static const uint8_t data[65536];
     Surroundings *here = *state;
     Error err = ERROR_INIT;
-    Sink *sink = start_base(here, EXTRACT_NO_SYNC);
+    Sink *sink = start_base(here, SYNC_NONE);
     Entry entry = {.kind = ENTRY_FILE, .path = "big", .size = 2 * sizeof data};
     struct rlimit before;
     struct rlimit limit;
@@ -641,7 +641,7 @@ test_file_size_limit(void **state)
 static bool
 extract_some(Surroundings *here, Error *err)
 {
-    Sink *sink = start(here, EXTRACT_DURABLE);
+    Sink *sink = start(here, SYNC_FSYNC);
     bool ok = sink_archive_begin(sink, &base, err) && put_file(sink, "a", "1", 0600, err) &&
               put_file(sink, "b", "2", 0600, err) && put_file(sink, "c/d", "3", 0600, err) &&
               sink_archive_end(sink, err) && sink_finish(sink, err);
@@ -679,7 +679,7 @@ test_failed_sync_reaches_a_later_push(void **state)
 {
     Error err = ERROR_INIT;
     Error later = ERROR_INIT;
-    Sink *sink = start_base(*state, EXTRACT_DURABLE);
+    Sink *sink = start_base(*state, SYNC_FSYNC);
     size_t files = 0;
     bool ok = true;
 
@@ -721,7 +721,7 @@ test_unreadable_parent(void **state)
         assert_int_equal(seteuid(0), 0);
         skip(); /* the temporary directories are root's alone */
     }
-    sink = start(here, EXTRACT_DURABLE);
+    sink = start(here, SYNC_FSYNC);
     ok = sink_archive_begin(sink, &base, &err) && put_file(sink, "f", "x", 0600, &err) &&
          end_base(sink, &err);
     sink_free(sink);
@@ -744,7 +744,7 @@ test_existing_file_is_refused(void **state)
     Sink *sink;
 
     temp_dir_write(&here->dir, "in/root/f", "old", 3);
-    sink = start_base(here, EXTRACT_NO_SYNC);
+    sink = start_base(here, SYNC_NONE);
     assert_false(put_file(sink, "f", "new", 0600, &err));
     expect_message(here, &err, ERR_SYSTEM, "could not create file \"", "in/root/f",
                    "\": File exists");
@@ -757,7 +757,7 @@ test_file_named_twice_is_refused(void **state)
 {
     Surroundings *here = *state;
     Error err = ERROR_INIT;
-    Sink *sink = start_base(here, EXTRACT_DURABLE);
+    Sink *sink = start_base(here, SYNC_FSYNC);
 
     assert_true(put_file(sink, "base/f", "first", 0600, &err));
     assert_false(put_file(sink, "base/f", "second", 0600, &err));
@@ -781,7 +781,7 @@ test_link_in_place_of_a_file_is_not_written_through(void **state)
             assert_int_equal(symlink(temp_dir_path(&here->dir, "outside/victim"),
                                      temp_dir_path(&here->dir, "in/root/f")),
                              0);
-        sink = start_base(here, EXTRACT_NO_SYNC);
+        sink = start_base(here, SYNC_NONE);
         assert_false(put_file(sink, "f", "evil", 0600, &err));
         assert_int_equal(err.sys_errno, EEXIST);
         sink_free(sink);
@@ -801,21 +801,21 @@ test_link_in_place_of_a_directory_is_not_followed(void **state)
 
     assert_int_equal(
         symlink(temp_dir_path(&here->dir, "outside"), temp_dir_path(&here->dir, "in/root/d")), 0);
-    sink = start_base(here, EXTRACT_NO_SYNC);
+    sink = start_base(here, SYNC_NONE);
     assert_false(put_file(sink, "d/f", "evil", 0600, &err));
     expect_message(here, &err, ERR_FORMAT, "\"", "in/root/d",
                    "\" is a symbolic link, which is not followed");
     sink_free(sink);
 
     err = ERROR_INIT;
-    sink = start_base(here, EXTRACT_NO_SYNC);
+    sink = start_base(here, SYNC_NONE);
     assert_false(put_file(sink, "d/e/f", "evil", 0600, &err));
     expect_message(here, &err, ERR_FORMAT, "\"", "in/root/d",
                    "\" is a symbolic link, which is not followed");
     sink_free(sink);
 
     err = ERROR_INIT;
-    sink = start_base(here, EXTRACT_NO_SYNC);
+    sink = start_base(here, SYNC_NONE);
     assert_false(put_directory(sink, "d", 0755, &err));
     expect_message(here, &err, ERR_FORMAT, "\"", "in/root/d",
                    "\" is a symbolic link, which is not followed");
@@ -841,7 +841,7 @@ test_directory_replaced_by_a_link(void **state)
 {
     Surroundings *here = *state;
     Error err = ERROR_INIT;
-    Sink *sink = start_base(here, EXTRACT_NO_SYNC);
+    Sink *sink = start_base(here, SYNC_NONE);
 
     assert_true(put_directory(sink, "d", 0700, &err));
     replace_by_link(here);
@@ -863,7 +863,7 @@ test_file_in_place_of_a_directory(void **state)
 {
     Surroundings *here = *state;
     Error err = ERROR_INIT;
-    Sink *sink = start_base(here, EXTRACT_NO_SYNC);
+    Sink *sink = start_base(here, SYNC_NONE);
 
     assert_true(put_file(sink, "d", "x", 0600, &err));
     assert_false(put_file(sink, "d/f", "x", 0600, &err));
@@ -871,7 +871,7 @@ test_file_in_place_of_a_directory(void **state)
                    "\": Not a directory");
     sink_free(sink);
     err = ERROR_INIT;
-    sink = start_base(here, EXTRACT_NO_SYNC);
+    sink = start_base(here, SYNC_NONE);
     assert_false(put_directory(sink, "d", 0700, &err));
     expect_message(here, &err, ERR_SYSTEM, "could not open directory \"", "in/root/d",
                    "\": Not a directory");
@@ -889,7 +889,7 @@ test_unsafe_paths(void **state)
         for (EntryKind kind = ENTRY_FILE; kind <= ENTRY_SYMLINK; kind++) {
             Entry entry = {.kind = kind, .path = paths[i], .link_target = "/t"};
             Error err = ERROR_INIT;
-            Sink *sink = start_base(here, EXTRACT_NO_SYNC);
+            Sink *sink = start_base(here, SYNC_NONE);
 
             assert_false(sink_entry_begin(sink, &entry, &err));
             assert_int_equal(err.code, ERR_FORMAT);
@@ -908,7 +908,7 @@ test_link_mapping(void **state)
 {
     Surroundings *here = *state;
     Error err = ERROR_INIT;
-    Sink *sink = start_base(here, EXTRACT_NO_SYNC);
+    Sink *sink = start_base(here, SYNC_NONE);
 
     assert_true(put_directory(sink, "pg_tblspc", 0700, &err));
     here->link_target = "/mapped";
@@ -965,7 +965,7 @@ test_links_elsewhere_are_refused(void **state)
     for (size_t i = 0; i < sizeof paths / sizeof paths[0]; i++) {
         char name[64];
         Error err = ERROR_INIT;
-        Sink *sink = start_base(here, EXTRACT_NO_SYNC);
+        Sink *sink = start_base(here, SYNC_NONE);
 
         assert_false(put_link(sink, paths[i], "/etc", &err));
         (void)snprintf(name, sizeof name, "in/root/%s", paths[i]);
@@ -981,7 +981,7 @@ test_links_in_a_tablespace_are_refused(void **state)
 {
     Surroundings *here = *state;
     Error err = ERROR_INIT;
-    Sink *sink = start(here, EXTRACT_NO_SYNC);
+    Sink *sink = start(here, SYNC_NONE);
 
     assert_true(sink_archive_begin(sink, &tablespace, &err));
     assert_false(put_link(sink, "pg_tblspc/1", "/etc", &err));
@@ -995,7 +995,7 @@ test_link_targets_that_climb_are_refused(void **state)
 {
     Surroundings *here = *state;
     Error err = ERROR_INIT;
-    Sink *sink = start_base(here, EXTRACT_NO_SYNC);
+    Sink *sink = start_base(here, SYNC_NONE);
 
     assert_false(put_link(sink, "pg_tblspc/1", "../../etc", &err));
     expect_message(here, &err, ERR_FORMAT, "symbolic link \"", "in/root/pg_tblspc/1",
@@ -1008,7 +1008,7 @@ test_nothing_is_written_through_a_link_of_the_archive(void **state)
 {
     Surroundings *here = *state;
     Error err = ERROR_INIT;
-    Sink *sink = start_base(here, EXTRACT_NO_SYNC);
+    Sink *sink = start_base(here, SYNC_NONE);
 
     assert_true(put_link(sink, "pg_tblspc/1", temp_dir_path(&here->dir, "outside"), &err));
     assert_false(put_file(sink, "pg_tblspc/1/f", "evil", 0600, &err));
@@ -1023,7 +1023,7 @@ test_existing_link_is_refused(void **state)
 {
     Surroundings *here = *state;
     Error err = ERROR_INIT;
-    Sink *sink = start_base(here, EXTRACT_NO_SYNC);
+    Sink *sink = start_base(here, SYNC_NONE);
 
     assert_true(put_link(sink, "pg_tblspc/1", "/one", &err));
     assert_false(put_link(sink, "pg_tblspc/1", "/two", &err));
@@ -1039,7 +1039,7 @@ static void
 test_unknown_tablespace(void **state)
 {
     Error err = ERROR_INIT;
-    Sink *sink = start(*state, EXTRACT_NO_SYNC);
+    Sink *sink = start(*state, SYNC_NONE);
 
     assert_false(sink_archive_begin(sink, &(Archive){.name = "99.tar", .tablespace = 99}, &err));
     assert_int_equal(err.code, ERR_FORMAT);
@@ -1052,7 +1052,7 @@ test_missing_root(void **state)
 {
     Surroundings *here = *state;
     Error err = ERROR_INIT;
-    Sink *sink = start(here, EXTRACT_DURABLE);
+    Sink *sink = start(here, SYNC_FSYNC);
     Archive archive = {.name = "16387.tar", .tablespace = 16387};
 
     assert_false(sink_archive_begin(sink, &archive, &err));
@@ -1061,7 +1061,7 @@ test_missing_root(void **state)
     sink_free(sink);
     temp_dir_write(&here->dir, "missing", "a file", 6);
     err = ERROR_INIT;
-    sink = start(here, EXTRACT_DURABLE);
+    sink = start(here, SYNC_FSYNC);
     assert_false(sink_archive_begin(sink, &archive, &err));
     expect_message(here, &err, ERR_SYSTEM, "could not open directory \"", "missing",
                    "\": Not a directory");
@@ -1075,7 +1075,7 @@ test_wrong_amount_of_data(void **state)
     Entry entry = {.kind = ENTRY_FILE, .path = "f", .size = 5, .mode = 0600};
     Entry directory = {.kind = ENTRY_DIRECTORY, .path = "d", .mode = 0700};
     Error err = ERROR_INIT;
-    Sink *sink = start_base(here, EXTRACT_DURABLE);
+    Sink *sink = start_base(here, SYNC_FSYNC);
 
     assert_true(sink_entry_begin(sink, &entry, &err));
     assert_true(sink_data(sink, span_of("1234"), &err));
@@ -1086,7 +1086,7 @@ test_wrong_amount_of_data(void **state)
 
     entry.path = "g";
     err = ERROR_INIT;
-    sink = start_base(here, EXTRACT_DURABLE);
+    sink = start_base(here, SYNC_FSYNC);
     assert_true(sink_entry_begin(sink, &entry, &err));
     assert_true(sink_data(sink, span_of("1234"), &err));
     assert_false(sink_data(sink, span_of("56"), &err));
@@ -1095,7 +1095,7 @@ test_wrong_amount_of_data(void **state)
     expect_content(here, "in/root/g", "1234");
 
     err = ERROR_INIT;
-    sink = start_base(here, EXTRACT_DURABLE);
+    sink = start_base(here, SYNC_FSYNC);
     assert_true(sink_entry_begin(sink, &directory, &err));
     assert_false(sink_data(sink, span_of("1"), &err));
     expect_message(here, &err, ERR_FORMAT, "\"", "in/root/d", "\" gets more than its 0 bytes");
@@ -1108,7 +1108,7 @@ test_entry_that_was_cut_short_is_a_bug(void **state)
     Surroundings *here = *state;
     Entry entry = {.kind = ENTRY_FILE, .path = "f", .size = 5, .mode = 0600};
     Error err = ERROR_INIT;
-    Sink *sink = start_base(here, EXTRACT_DURABLE);
+    Sink *sink = start_base(here, SYNC_FSYNC);
 
     assert_true(sink_entry_begin(sink, &entry, &err));
     assert_false(sink_entry_end(sink, false, &err));
@@ -1121,7 +1121,7 @@ test_what_other_stages_must_not_send(void **state)
 {
     Surroundings *here = *state;
     Error err = ERROR_INIT;
-    Sink *sink = start_base(here, EXTRACT_NO_SYNC);
+    Sink *sink = start_base(here, SYNC_NONE);
 
     assert_false(sink_data(sink, span_of("opaque"), &err));
     assert_int_equal(err.code, ERR_BUG);
@@ -1129,14 +1129,14 @@ test_what_other_stages_must_not_send(void **state)
     sink_free(sink);
 
     err = ERROR_INIT;
-    sink = start_base(here, EXTRACT_NO_SYNC);
+    sink = start_base(here, SYNC_NONE);
     assert_false(
         sink_entry_begin(sink, &(Entry){.kind = ENTRY_DIRECTORY, .path = "d", .size = 1}, &err));
     expect_message(here, &err, ERR_BUG, "\"", "in/root/d", "\" is no file but shall have data");
     sink_free(sink);
 
     err = ERROR_INIT;
-    sink = start_base(here, EXTRACT_NO_SYNC);
+    sink = start_base(here, SYNC_NONE);
     assert_false(
         sink_entry_begin(sink, &(Entry){.kind = ENTRY_SYMLINK, .path = "pg_tblspc/1"}, &err));
     expect_message(here, &err, ERR_BUG, "link \"", "in/root/pg_tblspc/1", "\" has no target");
@@ -1154,7 +1154,7 @@ test_abandoned_in_every_state(void **state)
         for (int steps = 0; steps < 8; steps++) {
             Error err = ERROR_INIT;
             Entry entry = {.kind = ENTRY_FILE, .path = "d/f", .size = 2, .mode = 0600};
-            Sink *sink = start(here, durable ? EXTRACT_DURABLE : EXTRACT_NO_SYNC);
+            Sink *sink = start(here, durable ? SYNC_FSYNC : SYNC_NONE);
 
             if (steps > 0)
                 assert_true(sink_archive_begin(sink, &base, &err));
@@ -1184,8 +1184,7 @@ test_abandoned_behind_a_handoff(void **state)
 {
     Surroundings *here = *state;
     Error err = ERROR_INIT;
-    Sink *sink =
-        handoff_new(start(here, EXTRACT_DURABLE), &(HandoffConfig){.block_count = 1}, &err);
+    Sink *sink = handoff_new(start(here, SYNC_FSYNC), &(HandoffConfig){.block_count = 1}, &err);
     Entry entry = {.kind = ENTRY_FILE, .path = "f", .size = 100};
 
     assert_true(sink_archive_begin(sink, &base, &err));

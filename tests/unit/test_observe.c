@@ -45,9 +45,9 @@ take_info(void *ctx, const char *message)
 }
 
 static void
-take_problem(void *ctx, const char *message)
+take_problem(void *ctx, const Problem *problem)
 {
-    keep(ctx, ((Told *)ctx)->problem, message);
+    keep(ctx, ((Told *)ctx)->problem, problem->message);
 }
 
 static void
@@ -65,7 +65,7 @@ test_each_line_goes_to_its_callback(void **state)
     assert_string_equal(told.info, "removing \"x\"");
     assert_int_equal(told.calls, 2);
     /* A file's name may look like a format. */
-    observe_problem(&observer, "file \"100%s\" is bad");
+    observe_problem(&observer, &(Problem){.message = "file \"100%s\" is bad"});
     assert_string_equal(told.problem, "file \"100%s\" is bad");
     assert_int_equal(told.calls, 3);
 }
@@ -78,7 +78,7 @@ test_nobody_listens(void **state)
     (void)state;
     observe_note(&observer, "%s", "a");
     observe_info(&observer, "%s", "b");
-    observe_problem(&observer, "c");
+    observe_problem(&observer, &(Problem){.message = "c"});
 }
 
 /* As long as a path can be, with words around it. */

@@ -188,7 +188,7 @@ find_root(void *ctx, Oid oid)
 }
 
 static bool
-run(Span tar, ExtractSync sync, Error *err)
+run(Span tar, SyncMethod sync, Error *err)
 {
     static const Archive base = {.name = "base.tar"};
     const ExtractConfig config = {.root = find_root, .sync = sync, .directory_mode = 0700};
@@ -223,7 +223,7 @@ make_tar(void)
 
 /* How many calls there were to fail. */
 static size_t
-fail_one_after_the_other(ExtractSync sync)
+fail_one_after_the_other(SyncMethod sync)
 {
     TempDir dir;
     Buf tar = make_tar();
@@ -261,14 +261,14 @@ static void
 test_every_call_fails_once(void **state)
 {
     (void)state;
-    assert_in_range(fail_one_after_the_other(EXTRACT_NO_SYNC), 50, 500);
+    assert_in_range(fail_one_after_the_other(SYNC_NONE), 50, 500);
 }
 
 static void
 test_every_call_fails_once_durable(void **state)
 {
     (void)state;
-    assert_in_range(fail_one_after_the_other(EXTRACT_DURABLE), 100, 500);
+    assert_in_range(fail_one_after_the_other(SYNC_FSYNC), 100, 500);
 }
 
 int

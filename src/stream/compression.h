@@ -1,0 +1,54 @@
+/*
+ * Compression: what a user may ask for, and the stages that do it.
+ *
+ * A specification is a method and a detail, in the words of the stock tools (src/common/compression.c
+ * of PostgreSQL 18): "METHOD[:DETAIL]", DETAIL a level or "level=N,workers=N,long[=BOOL]". Pure; an
+ * invalid one is ERR_USAGE with the stock text.
+ *
+ * The stages take and give opaque archives whose name gains or loses the method's suffix. What we
+ * write is one gzip member, one lz4 frame, one zstd frame per archive; what we read may be several,
+ * one behind the other. An archive that ends within one, damaged data and bytes behind the last are
+ * ERR_FORMAT. A FLUSH makes all before it readable from what has been pushed on.
+ */
+#ifndef PGSTOW_COMPRESSION_H
+#define PGSTOW_COMPRESSION_H
+
+#include "common/error.h"
+#include "stream/stream.h"
+
+typedef enum CompressionMethod {
+    COMPRESSION_NONE,
+    COMPRESSION_GZIP,
+    COMPRESSION_LZ4,
+    COMPRESSION_ZSTD
+} CompressionMethod;
+
+typedef struct Compression {
+    CompressionMethod method;
+    int level;          /* the method's default unless given; COMPRESSION_LEVEL_DEFAULT for gzip */
+    int workers;        /* zstd only; 0: none besides the calling thread */
+    bool long_distance; /* zstd only */
+} Compression;
+
+/* zlib's own default, which is no number between 1 and 9. */
+#define COMPRESSION_GZIP_DEFAULT (-1)
+
+/* "none", "gzip", "lz4", "zstd", exactly; false for any other name. */
+bool compression_method_parse(const char *name, CompressionMethod *ret_method);
+const char *compression_method_name(CompressionMethod method);
+
+/* "", ".gz", ".lz4", ".zst". */
+const char *compression_suffix(CompressionMethod method);
+
+/* Which method the suffix of a file name says. */
+CompressionMethod compression_of_name(const char *name);
+
+/* `detail` may be NULL. The message is what stands behind "invalid compression specification: ". */
+bool compression_parse(CompressionMethod method, const char *detail, Compression *ret_compression,
+                       Error *err) MUST_USE;
+
+/* Without a method (COMPRESSION_NONE) these give back `next` itself. */
+Sink *compress_new(Sink *next, const Compression *compression, Error *err) MUST_USE;
+Sink *decompress_new(Sink *next, CompressionMethod method, Error *err) MUST_USE;
+
+#endif
