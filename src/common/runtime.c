@@ -5,6 +5,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <sys/eventfd.h>
+#include <sys/timerfd.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -14,9 +15,31 @@ bool
 stop_init(Stop *stop, Error *err)
 {
     atomic_init(&stop->requested, false);
+    stop->deadline_ms = 0;
     stop->fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (stop->fd < 0)
         return error_set_errno(err, errno, "could not create an event descriptor");
+    return true;
+}
+
+bool
+stop_init_after(Stop *stop, int64_t ms, Error *err)
+{
+    /* A timer set to nothing would never go off. */
+    const int64_t wait_ms = ms > 0 ? ms : 1;
+    const struct itimerspec when = {
+        .it_value = {.tv_sec = wait_ms / 1000, .tv_nsec = wait_ms % 1000 * 1000000}};
+
+    atomic_init(&stop->requested, false);
+    stop->deadline_ms = clock_ms() + wait_ms;
+    stop->fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+    if (stop->fd < 0)
+        return error_set_errno(err, errno, "could not create a timer");
+    if (timerfd_settime(stop->fd, 0, &when, NULL) != 0) {
+        (void)error_set_errno(err, errno, "could not set a timer");
+        stop_destroy(stop);
+        return false;
+    }
     return true;
 }
 
@@ -44,7 +67,8 @@ stop_request(Stop *stop)
 bool
 stop_requested(const Stop *stop)
 {
-    return atomic_load(&stop->requested);
+    return atomic_load(&stop->requested) ||
+           (stop->deadline_ms != 0 && clock_ms() >= stop->deadline_ms);
 }
 
 #undef error_set_stopped

@@ -17,11 +17,16 @@
 #include "common/error.h"
 
 typedef struct Stop {
-    int fd; /* an eventfd: readable from the request on, for ever */
+    int fd; /* an eventfd, or a timer: readable from the request on, for ever */
     atomic_bool requested;
+    int64_t deadline_ms; /* of one that requests itself; 0: none */
 } Stop;
 
 bool stop_init(Stop *stop, Error *err) MUST_USE;
+
+/* One that requests itself when `ms` have passed, and that nobody else requests: a time limit for
+ * whatever takes a Stop. */
+bool stop_init_after(Stop *stop, int64_t ms, Error *err) MUST_USE;
 void stop_destroy(Stop *stop);
 void stop_request(Stop *stop);
 bool stop_requested(const Stop *stop);

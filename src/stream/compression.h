@@ -1,8 +1,8 @@
 /*
  * Compression: what a user may ask for, and the stages that do it.
  *
- * A specification is a method and a detail, in the words of the stock tools (src/common/compression.c
- * of PostgreSQL 18): "METHOD[:DETAIL]", DETAIL a level or "level=N,workers=N,long[=BOOL]". Pure; an
+ * A specification is a method and a detail, in the words of the stock tools (common/compression.c of
+ * PostgreSQL 18): "METHOD[:DETAIL]", DETAIL a level or "level=N,workers=N,long[=BOOL]". Pure; an
  * invalid one is ERR_USAGE with the stock text.
  *
  * The stages take and give opaque archives whose name gains or loses the method's suffix. What we
@@ -25,7 +25,7 @@ typedef enum CompressionMethod {
 
 typedef struct Compression {
     CompressionMethod method;
-    int level;          /* the method's default unless given; COMPRESSION_LEVEL_DEFAULT for gzip */
+    int level;          /* the method's default unless given; COMPRESSION_GZIP_DEFAULT for gzip */
     int workers;        /* zstd only; 0: none besides the calling thread */
     bool long_distance; /* zstd only */
 } Compression;

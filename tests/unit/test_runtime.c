@@ -255,6 +255,43 @@ stop_in_a_signal_handler(void **state)
     stop_destroy(&handler_stop);
 }
 
+/* A time limit ends a wait and stays requested; nobody has to ask for it. */
+static void
+stop_requests_itself(void **state)
+{
+    Error err = ERROR_INIT;
+    int64_t before = clock_ms();
+    Stop stop;
+
+    (void)state;
+    assert_true(stop_init_after(&stop, 20, &err));
+    assert_int_equal(wait_for(-1, 0, LONG_MS, &stop, NULL), WAIT_STOPPED);
+    assert_true(clock_ms() - before >= 20);
+    assert_true(stop_requested(&stop));
+    assert_true(readable(stop.fd));
+    assert_false(stop_check(&stop, &err));
+    assert_int_equal(err.code, ERR_STOPPED);
+    stop_destroy(&stop);
+}
+
+static void
+stop_waits_for_its_time(void **state)
+{
+    Error err = ERROR_INIT;
+    Stop stop;
+
+    (void)state;
+    assert_true(stop_init_after(&stop, LONG_MS, &err));
+    assert_false(stop_requested(&stop));
+    assert_int_equal(wait_for(-1, 0, 1, &stop, NULL), WAIT_TIMEOUT);
+    stop_destroy(&stop);
+
+    /* No time at all has passed at once. */
+    assert_true(stop_init_after(&stop, 0, &err));
+    assert_int_equal(wait_for(-1, 0, LONG_MS, &stop, NULL), WAIT_STOPPED);
+    stop_destroy(&stop);
+}
+
 /* Also when its write fails, the interrupted code finds its own errno. */
 static void
 stop_keeps_errno(void **state)
@@ -533,6 +570,8 @@ main(void)
         cmocka_unit_test(timeouts),
         cmocka_unit_test(signals_do_not_end_a_wait),
         cmocka_unit_test(stop_in_a_signal_handler),
+        cmocka_unit_test(stop_requests_itself),
+        cmocka_unit_test(stop_waits_for_its_time),
         cmocka_unit_test(stop_keeps_errno),
         cmocka_unit_test(wait_fails),
         cmocka_unit_test(wake_a_waiter_in_another_thread),
