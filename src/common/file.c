@@ -265,6 +265,15 @@ path_canonicalize(char *path)
 }
 
 bool
+path_holds(const char *outer, const char *inner)
+{
+    size_t len = strlen(outer);
+
+    return strncmp(outer, inner, len) == 0 &&
+           (inner[len] == '\0' || inner[len] == '/' || outer[len - 1] == '/');
+}
+
+bool
 path_is_below(const char *path)
 {
     if (path[0] == '\0' || path[0] == '/')

@@ -64,6 +64,9 @@ void path_canonicalize(char *path);
  * "." or ".." component. */
 bool path_is_below(const char *path);
 
+/* Whether `outer` is `inner` or one of its parents, as they are written; neither is empty. */
+bool path_holds(const char *outer, const char *inner);
+
 /* ---- directories ---- */
 
 typedef enum DirState { DIR_MISSING, DIR_EMPTY, DIR_NOT_EMPTY } DirState;

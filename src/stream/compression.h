@@ -1,8 +1,8 @@
 /*
  * Compression: what a user may ask for, and the stages that do it.
  *
- * A specification is a method and a detail, in the words of the stock tools (common/compression.c of
- * PostgreSQL 18): "METHOD[:DETAIL]", DETAIL a level or "level=N,workers=N,long[=BOOL]". Pure; an
+ * A specification is a method and a detail, in the words of the stock tools (common/compression.c
+ * of PostgreSQL 18): "METHOD[:DETAIL]", DETAIL a level or "level=N,workers=N,long[=BOOL]". Pure; an
  * invalid one is ERR_USAGE with the stock text.
  *
  * The stages take and give opaque archives whose name gains or loses the method's suffix. What we
@@ -40,7 +40,7 @@ const char *compression_method_name(CompressionMethod method);
 /* "", ".gz", ".lz4", ".zst". */
 const char *compression_suffix(CompressionMethod method);
 
-/* Which method the suffix of a file name says. */
+/* Which method the suffix of a file name says; ".tgz" stands for ".tar.gz". */
 CompressionMethod compression_of_name(const char *name);
 
 /* `detail` may be NULL. The message is what stands behind "invalid compression specification: ". */

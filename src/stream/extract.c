@@ -7,9 +7,11 @@
  * Files are made with O_EXCL: an archive that names a file twice, or a root that is in use, is
  * noticed.
  *
- * Durable: the kernel is told to write while we receive (otherwise it hoards up to a fifth of the
- * memory and the first fsync waits for all of it), files are synced by a pool as they end, and
- * directories at finish.
+ * The content of pg_wal may have a root of its own. The link that leads there is the caller's and
+ * not followed: entries below pg_wal are resolved from that root.
+ *
+ * Durable: the kernel is told to write while we receive, files are synced by a pool as they end,
+ * and directories at finish; or else, at finish, file systems as a whole.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -22,23 +24,30 @@
 #include "stream/internal.h"
 #include "stream/stage.h"
 
-#define WRITE_BACK_STEP ((uint64_t)8 * 1024 * 1024)
-#define MODE_MASK       ((mode_t)0777) /* nothing in a cluster is set-id or sticky */
-#define LINK_DIRECTORY  "pg_tblspc/"
-#define OPEN_DIRECTORY  (O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)
+#define MODE_MASK      ((mode_t)0777) /* nothing in a cluster is set-id or sticky */
+#define LINK_DIRECTORY "pg_tblspc/"
+#define WAL_DIRECTORY  "pg_wal"
+#define OPEN_DIRECTORY (O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)
+
+/* Open from before the first write below it on: see durable_sync_file_system. */
+typedef struct Root {
+    const char *path; /* borrowed from the caller */
+    int fd;
+} Root;
 
 typedef struct Extract {
     Sink sink;
     ExtractConfig config;
-    SyncPool *pool;     /* SYNC_FSYNC, else NULL */
-    const char **roots; /* all that were used, each once; borrowed from the caller */
+    SyncPool *pool; /* SYNC_FSYNC, else NULL */
+    Root *roots;    /* all that were used, each once */
     size_t root_count;
     size_t root_capacity;
 
     /* ---- the current archive ---- */
     Oid tablespace;
-    const char *root;
-    int root_fd;
+    Root archive_root;
+    Root wal_root;  /* of what is below pg_wal; no path: it is not apart */
+    Root root;      /* that one of them which was used last */
     int dir_fd;     /* the directory used last, -1: none; never the root's own */
     char *dir_path; /* its path below the root */
 
@@ -85,10 +94,10 @@ refuse_directory(const Extract *extract, int parent, const char *name, const cha
 {
     if (is_link(parent, name))
         (void)error_set(err, ERR_FORMAT, "\"%s/%s\" is a symbolic link, which is not followed",
-                        extract->root, path);
+                        extract->root.path, path);
     else
-        (void)error_set_errno(err, failure, "could not open directory \"%s/%s\"", extract->root,
-                              path);
+        (void)error_set_errno(err, failure, "could not open directory \"%s/%s\"",
+                              extract->root.path, path);
     return -1;
 }
 
@@ -101,8 +110,8 @@ make_directory(const Extract *extract, int parent, const char *name, const char 
     int fd;
 
     if (mkdirat(parent, name, mode) != 0 && errno != EEXIST) {
-        (void)error_set_errno(err, errno, "could not create directory \"%s/%s\"", extract->root,
-                              path);
+        (void)error_set_errno(err, errno, "could not create directory \"%s/%s\"",
+                              extract->root.path, path);
         return -1;
     }
     fd = openat(parent, name, OPEN_DIRECTORY);
@@ -110,7 +119,7 @@ make_directory(const Extract *extract, int parent, const char *name, const char 
         return refuse_directory(extract, parent, name, path, errno, err);
     if (fchmod(fd, mode) != 0) { /* it was there, or the umask has taken something */
         (void)error_set_errno(err, errno, "could not set the mode of directory \"%s/%s\"",
-                              extract->root, path);
+                              extract->root.path, path);
         file_close_quietly(fd);
         return -1;
     }
@@ -134,7 +143,7 @@ enter_directory(const Extract *extract, int parent, const char *name, const char
 static int
 walk(const Extract *extract, char *path, Error *err)
 {
-    int fd = extract->root_fd;
+    int fd = extract->root.fd;
     char *name = path;
 
     while (name != NULL) {
@@ -144,7 +153,7 @@ walk(const Extract *extract, char *path, Error *err)
         if (slash != NULL)
             *slash = '\0';
         below = enter_directory(extract, fd, name, path, err);
-        if (fd != extract->root_fd)
+        if (fd != extract->root.fd)
             file_close_quietly(fd);
         if (below < 0)
             return -1;
@@ -167,7 +176,7 @@ enter_parent(Extract *extract, const char *path, const char **ret_name, Error *e
 
     *ret_name = slash == NULL ? path : slash + 1;
     if (slash == NULL)
-        return extract->root_fd;
+        return extract->root.fd;
     parent = mem_strdup(path, err);
     if (parent == NULL)
         return -1;
@@ -187,57 +196,54 @@ enter_parent(Extract *extract, const char *path, const char **ret_name, Error *e
 
 /* ---- archives ---- */
 
+/* It is opened once and stays open: the same path is the same root. */
 static bool
-note_root(Extract *extract, const char *root, Error *err)
+open_root(Extract *extract, const char *path, Root *ret_root, Error *err)
 {
     void *roots = extract->roots;
+    Root root = {.path = path};
 
     for (size_t i = 0; i < extract->root_count; i++) {
-        if (strcmp(extract->roots[i], root) == 0)
+        if (strcmp(extract->roots[i].path, path) == 0) {
+            *ret_root = extract->roots[i];
             return true;
+        }
     }
-    if (!mem_grow(&roots, &extract->root_capacity, extract->root_count + 1, sizeof(char *), err))
+    if (!mem_grow(&roots, &extract->root_capacity, extract->root_count + 1, sizeof(Root), err))
         return false;
     extract->roots = roots;
+    root.fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (root.fd < 0)
+        return error_set_errno(err, errno, "could not open directory \"%s\"", path);
     extract->roots[extract->root_count++] = root;
+    *ret_root = root;
     return true;
 }
 
 static bool
 begin_archive(Extract *extract, const Archive *archive, Error *err)
 {
-    const char *root = extract->config.root(extract->config.ctx, archive->tablespace);
+    const char *wal_directory = archive->tablespace == 0 ? extract->config.wal_directory : NULL;
+    const char *path = extract->config.root(extract->config.ctx, archive->tablespace);
 
-    if (root == NULL)
+    if (path == NULL)
         return error_set(err, ERR_FORMAT, "archive \"%s\" is of unknown tablespace %u",
                          archive->name, archive->tablespace);
-    if (!note_root(extract, root, err))
+    if (!open_root(extract, path, &extract->archive_root, err))
         return false;
     extract->tablespace = archive->tablespace;
-    extract->root = root;
-    extract->root_fd = open(root, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (extract->root_fd < 0)
-        return error_set_errno(err, errno, "could not open directory \"%s\"", root);
-    return true;
-}
-
-static bool
-end_archive(Extract *extract)
-{
-    forget_directory(extract);
-    file_close_quietly(extract->root_fd);
-    extract->root_fd = -1;
-    return true;
+    extract->root = extract->archive_root;
+    extract->wal_root = (Root){.path = NULL};
+    return wal_directory == NULL || open_root(extract, wal_directory, &extract->wal_root, err);
 }
 
 /* ---- entries ---- */
 
 static bool
-begin_file(Extract *extract, const Entry *entry, Error *err)
+begin_file(Extract *extract, const char *path, mode_t mode, Error *err)
 {
     const char *name;
-    int parent = enter_parent(extract, entry->path, &name, err);
-    mode_t mode = entry->mode & MODE_MASK;
+    int parent = enter_parent(extract, path, &name, err);
 
     if (parent < 0)
         return false;
@@ -250,24 +256,34 @@ begin_file(Extract *extract, const Entry *entry, Error *err)
 }
 
 static bool
-make_named_directory(Extract *extract, const Entry *entry, Error *err)
+make_named_directory(Extract *extract, const char *path, mode_t mode, Error *err)
 {
     const char *name;
-    int parent = enter_parent(extract, entry->path, &name, err);
-    char *path;
+    int parent = enter_parent(extract, path, &name, err);
+    char *copy;
     int fd;
 
     if (parent < 0)
         return false;
-    fd = make_directory(extract, parent, name, entry->path, entry->mode & MODE_MASK, err);
+    fd = make_directory(extract, parent, name, path, mode, err);
     if (fd < 0)
         return false;
-    path = mem_strdup(entry->path, err);
-    if (path == NULL) {
+    copy = mem_strdup(path, err);
+    if (copy == NULL) {
         file_close_quietly(fd);
         return false;
     }
-    remember_directory(extract, fd, path); /* its content comes next */
+    remember_directory(extract, fd, copy); /* its content comes next */
+    return true;
+}
+
+/* The entry pg_wal itself, where the directory has been made by the caller. */
+static bool
+set_root_mode(const Extract *extract, mode_t mode, Error *err)
+{
+    if (fchmod(extract->root.fd, mode) != 0)
+        return error_set_errno(err, errno, "could not set the mode of directory \"%s\"",
+                               extract->root.path);
     return true;
 }
 
@@ -312,10 +328,33 @@ make_link(Extract *extract, const Entry *entry, Error *err)
     return true;
 }
 
+/* Which root the entry is below, and what it is called there; "" for that root itself. */
+static const char *
+choose_root(Extract *extract, const Entry *entry)
+{
+    const size_t len = strlen(WAL_DIRECTORY);
+    const char *path = entry->path;
+    Root root = extract->archive_root;
+
+    if (extract->wal_root.path != NULL && strncmp(path, WAL_DIRECTORY, len) == 0 &&
+        (path[len] == '/' || (path[len] == '\0' && entry->kind == ENTRY_DIRECTORY))) {
+        root = extract->wal_root;
+        path += path[len] == '/' ? len + 1 : len;
+    }
+    if (root.fd != extract->root.fd)
+        forget_directory(extract);
+    extract->root = root;
+    return path;
+}
+
 static bool
 begin_entry(Extract *extract, const Entry *entry, Error *err)
 {
-    extract->path = path_join(extract->root, entry->path, err);
+    const char *path = choose_root(extract, entry);
+    mode_t mode = entry->mode & MODE_MASK;
+
+    extract->path = path[0] == '\0' ? mem_strdup(extract->root.path, err)
+                                    : path_join(extract->root.path, path, err);
     if (extract->path == NULL)
         return false;
     extract->size = entry->size;
@@ -328,9 +367,10 @@ begin_entry(Extract *extract, const Entry *entry, Error *err)
         return error_set(err, ERR_BUG, "\"%s\" is no file but shall have data", extract->path);
     switch (entry->kind) {
     case ENTRY_FILE:
-        return begin_file(extract, entry, err);
+        return begin_file(extract, path, mode, err);
     case ENTRY_DIRECTORY:
-        return make_named_directory(extract, entry, err);
+        return path[0] == '\0' ? set_root_mode(extract, mode, err)
+                               : make_named_directory(extract, path, mode, err);
     case ENTRY_SYMLINK:
         return make_link(extract, entry, err);
     }
@@ -348,12 +388,8 @@ write_data(Extract *extract, Span data, Error *err)
     if (!file_write(extract->fd, data.data, data.len, extract->path, err))
         return false;
     extract->written += data.len;
-    if (extract->pool != NULL && extract->written - extract->started >= WRITE_BACK_STEP) {
-        /* A hint: what cannot be written now is fsync's to report. */
-        (void)sync_file_range(extract->fd, (off_t)extract->started,
-                              (off_t)(extract->written - extract->started), SYNC_FILE_RANGE_WRITE);
-        extract->started = extract->written;
-    }
+    if (extract->config.sync != SYNC_NONE)
+        durable_write_back(extract->fd, extract->written, &extract->started);
     return true;
 }
 
@@ -400,7 +436,8 @@ extract_push(Sink *self, const Event *event, Error *err)
     case EVENT_ARCHIVE_BEGIN:
         return begin_archive(extract, event->archive, err);
     case EVENT_ARCHIVE_END:
-        return end_archive(extract);
+        forget_directory(extract);
+        return true;
     case EVENT_ENTRY_BEGIN:
         return begin_entry(extract, event->entry, err);
     case EVENT_ENTRY_END:
@@ -413,20 +450,46 @@ extract_push(Sink *self, const Event *event, Error *err)
     return error_set(err, ERR_BUG, "extract got an unknown event");
 }
 
+/* Every file is synced or about to be; then all directories. */
+static bool
+sync_trees(Extract *extract, Error *err)
+{
+    if (!sync_pool_drain(extract->pool, err))
+        return false;
+    for (size_t i = 0; i < extract->root_count; i++) {
+        if (!sync_pool_add_tree(extract->pool, extract->roots[i].path, err))
+            return false;
+    }
+    return sync_pool_drain(extract->pool, err);
+}
+
+static bool
+sync_file_systems(const Extract *extract, Error *err)
+{
+    for (size_t i = 0; i < extract->root_count; i++) {
+        const Root *root = &extract->roots[i];
+
+        if (!durable_sync_file_system(root->fd, root->path, err) ||
+            !durable_sync_parent(root->fd, root->path, err))
+            return false;
+    }
+    return true;
+}
+
 static bool
 extract_finish(Sink *self, Error *err)
 {
     Extract *extract = (Extract *)self;
 
-    if (extract->pool == NULL)
+    switch (extract->config.sync) {
+    case SYNC_NONE:
         return true;
-    if (!sync_pool_drain(extract->pool, err))
-        return false;
-    for (size_t i = 0; i < extract->root_count; i++) {
-        if (!sync_pool_add_tree(extract->pool, extract->roots[i], err))
-            return false;
+    case SYNC_FSYNC:
+        return sync_trees(extract, err);
+    case SYNC_SYNCFS:
+        return sync_file_systems(extract, err);
     }
-    return sync_pool_drain(extract->pool, err);
+    return error_set(err, ERR_BUG, "extract does not know how to sync");
 }
 
 static void
@@ -436,7 +499,9 @@ extract_release(Sink *self)
 
     sync_pool_free(extract->pool);
     file_close_quietly(extract->fd);
-    (void)end_archive(extract);
+    forget_directory(extract);
+    for (size_t i = 0; i < extract->root_count; i++)
+        file_close_quietly(extract->roots[i].fd);
     free(extract->path);
     free(extract->roots);
 }
@@ -456,7 +521,6 @@ extract_new(const ExtractConfig *config, Error *err)
     if (extract == NULL)
         return NULL;
     extract->config = *config;
-    extract->root_fd = -1;
     extract->dir_fd = -1;
     extract->fd = -1;
     if (config->sync == SYNC_FSYNC && (extract->pool = sync_pool_new(err)) == NULL) {

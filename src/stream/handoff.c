@@ -22,13 +22,14 @@
 #include "common/runtime.h"
 #include "stream/internal.h"
 #include "stream/stage.h"
+#include "stream/tar.h"
 
 #define BLOCK_SIZE_USUAL  ((size_t)1024 * 1024)
 #define BLOCK_SIZE_MIN    ((size_t)256)
 #define BLOCK_COUNT_USUAL ((size_t)8)
 #define FULL_INTERVAL_MS  1000
 
-/* One event in a block, followed by the bytes or strings that it points to. */
+/* One event in a block, followed by the bytes and strings that it points to. */
 typedef struct Record {
     size_t trailing; /* how many bytes follow */
     Event event;
@@ -348,7 +349,8 @@ pack_entry(Handoff *handoff, const Event *event, Error *err)
     const Entry *entry = event->entry;
     size_t path_size = strlen(entry->path) + 1;
     size_t target_size = entry->link_target == NULL ? 0 : strlen(entry->link_target) + 1;
-    Record *record = add_record(handoff, event, path_size + target_size, err);
+    size_t header_size = entry->tar_header == NULL ? 0 : TAR_BLOCK;
+    Record *record = add_record(handoff, event, path_size + target_size + header_size, err);
 
     if (record == NULL)
         return false;
@@ -356,6 +358,8 @@ pack_entry(Handoff *handoff, const Event *event, Error *err)
     record->copy.entry.path = append(handoff->filling, entry->path, path_size);
     if (entry->link_target != NULL)
         record->copy.entry.link_target = append(handoff->filling, entry->link_target, target_size);
+    if (entry->tar_header != NULL)
+        record->copy.entry.tar_header = append(handoff->filling, entry->tar_header, header_size);
     record->event.entry = &record->copy.entry;
     return true;
 }

@@ -4,6 +4,7 @@
 #ifndef PGSTOW_STREAM_INTERNAL_H
 #define PGSTOW_STREAM_INTERNAL_H
 
+#include "stream/compression.h"
 #include "stream/stage.h"
 
 /* ---- sink ---- */
@@ -11,6 +12,31 @@
 /* `sink` dies of `err`, unless it is dead already: then `err` becomes what it died of. Always
  * false. */
 bool sink_die(Sink *sink, Error *err);
+
+/* ---- durable: what those who write files have in common ---- */
+
+/*
+ * Lets the kernel write what `fd` has got between *started and `written`, once that is worth it;
+ * *started moves up. Otherwise it hoards up to a fifth of the memory, and the first sync waits for
+ * all of it.
+ */
+void durable_write_back(int fd, uint64_t written, uint64_t *started);
+
+/*
+ * Everything on the file system of `fd`, which should be older than what was written: failures from
+ * before it was opened may have been told to somebody else.
+ */
+bool durable_sync_file_system(int fd, const char *path, Error *err) MUST_USE;
+
+/*
+ * The directory that holds directory `fd`, whatever names and links led there. We may have the
+ * right to make a directory in it and not to read it; then the whole file system is synced instead
+ * and *ret_parent is -1.
+ */
+bool durable_open_parent(int fd, const char *path, int *ret_parent, Error *err) MUST_USE;
+
+/* That directory synced: the name of `fd` is on disk. */
+bool durable_sync_parent(int fd, const char *path, Error *err) MUST_USE;
 
 /* ---- sync_pool: a few threads that fsync and close files and directories ---- */
 
@@ -39,5 +65,66 @@ bool sync_pool_check(SyncPool *pool, Error *err) MUST_USE;
 /* Wait until everything that was added is on disk. */
 bool sync_pool_drain(SyncPool *pool, Error *err) MUST_USE;
 void sync_pool_free(SyncPool *pool);
+
+/* ---- codec: what a compression library does for the stages of codec.c ---- */
+
+/*
+ * A context compresses or decompresses one member after the other (a gzip member, an lz4 or zstd
+ * frame): begin, then steps until its end. A step takes from the front of *in, which has at most
+ * CODEC_SLICE bytes and points to some even when it has none, and appends to `out`, which has room
+ * for at least the bytes that the constructor asked for. Errors do not name the archive.
+ */
+#define CODEC_SLICE     ((size_t)256 * 1024)
+#define CODEC_MAGIC_MAX 4
+
+typedef struct CodecLevels {
+    int min;
+    int max;
+    int standard; /* unless one is given; need not lie between the others */
+} CodecLevels;
+
+typedef enum CodecStep {
+    CODEC_CONTINUE, /* take input */
+    CODEC_FLUSH,    /* make what was taken readable from the output */
+    CODEC_END       /* end the member */
+} CodecStep;
+
+typedef enum CodecProgress {
+    CODEC_MORE, /* call again, with what is left of the input and new room */
+    CODEC_DONE, /* the step is over: all input taken, and all output given that there can be */
+    CODEC_ENDED /* so is the member; the input may go on */
+} CodecProgress;
+
+typedef struct CodecOps {
+    CodecLevels (*levels)(void);
+
+    uint8_t magic[CODEC_MAGIC_MAX]; /* the first bytes of a member */
+    size_t magic_size;
+    bool skippable; /* members may also be skippable frames, which have no content */
+
+    /* NULL and `err` set, or a context for the functions below. */
+    void *(*compress_new)(const Compression *compression, size_t *ret_room, Error *err);
+    bool (*compress_begin)(void *ctx, Buf *out, Error *err);
+    bool (*compress_step)(void *ctx, CodecStep step, Span *in, Buf *out,
+                          CodecProgress *ret_progress, Error *err);
+    void (*compress_free)(void *ctx);
+
+    /* Likewise. The step's input begins with the magic after decompress_begin. */
+    void *(*decompress_new)(size_t *ret_room, Error *err);
+    bool (*decompress_begin)(void *ctx, Error *err);
+    bool (*decompress_step)(void *ctx, Span *in, Buf *out, CodecProgress *ret_progress, Error *err);
+    void (*decompress_free)(void *ctx);
+} CodecOps;
+
+extern const CodecOps codec_gzip;
+extern const CodecOps codec_lz4;
+extern const CodecOps codec_zstd;
+
+/* NULL for COMPRESSION_NONE. */
+const CodecOps *codec_of(CompressionMethod method);
+
+/* The name without the method's suffix replaces what is in `plain`; ERR_FORMAT when it has none. */
+bool compression_plain_name(CompressionMethod method, const char *name, Buf *plain,
+                            Error *err) MUST_USE;
 
 #endif

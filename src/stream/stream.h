@@ -27,6 +27,7 @@
 #include "common/bytes.h"
 #include "common/error.h"
 #include "common/pgtypes.h"
+#include "common/runtime.h"
 
 typedef struct Sink Sink;
 
@@ -139,6 +140,9 @@ bool handoff_failed(Sink *handoff);
 typedef enum TarEnd { TAR_END_REQUIRED, TAR_END_OPTIONAL } TarEnd;
 Sink *tar_reader_new(Sink *next, TarEnd end, Error *err) MUST_USE;
 
+/* discard: the end of a chain whose stages do all there is to do. */
+Sink *discard_new(Error *err) MUST_USE;
+
 /*
  * tar_terminator: opaque archives of servers up to 14, which send no end-of-archive blocks, get
  * theirs: two blocks of zeros behind the last byte.
@@ -164,9 +168,9 @@ Sink *tar_writer_new(Sink *next, const TarOwner *owner, Error *err) MUST_USE;
  * file_sink: opaque archives become files DIRECTORY/ARCHIVE-NAME, which must not exist yet, or all
  * go to one descriptor (standard output: a pipe, say). Large writes; files are written back while
  * they grow. With SYNC_FSYNC each is synced before it is closed, and the directory at finish; with
- * SYNC_SYNCFS its file system at finish. A descriptor is not synced. FLUSH syncs what is open (any
- * method but SYNC_NONE) and then advances the mark. Abandoned files stay: the caller knows which
- * directories this run made.
+ * SYNC_SYNCFS its file system at finish. A descriptor is not synced. FLUSH makes all before it last
+ * and then advances the mark, which stays where nothing is synced. Abandoned files stay: the caller
+ * knows which directories this run made.
  */
 typedef struct FileSinkConfig {
     const char *directory; /* exists; copied. NULL: write to `fd` */
@@ -175,6 +179,7 @@ typedef struct FileSinkConfig {
     mode_t file_mode;      /* exactly this, whatever the umask */
     SyncMethod sync;
     DurableMark *durable; /* borrowed, may be NULL */
+    const Stop *stop;     /* ends a write into a pipe that nobody reads; borrowed, may be NULL */
 } FileSinkConfig;
 
 Sink *file_sink_new(const FileSinkConfig *config, Error *err) MUST_USE;
@@ -196,7 +201,7 @@ typedef struct ExtractConfig {
     const char *(*link_target)(void *ctx, Oid tablespace, const char *target);
     void *ctx;
     /* Where the content of the data directory's pg_wal goes: an existing directory that the link
-     * pg_wal, made by the caller, leads to; NULL: into a directory pg_wal. */
+     * pg_wal, made by the caller, leads to; synced like a root. NULL: into a directory pg_wal. */
     const char *wal_directory;
     SyncMethod sync;
     mode_t directory_mode; /* 0700 or 0750: for directories that the archive does not name */

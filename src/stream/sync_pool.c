@@ -255,23 +255,16 @@ add_directory(SyncPool *pool, int fd, char *path, Error *err)
     return sync_pool_add(pool, fd, path, err);
 }
 
-/*
- * The directory that holds the root, whatever names and links led there. We may have the right to
- * make a directory in it and not to read it; then the whole file system is synced instead.
- */
 static bool
 add_parent(SyncPool *pool, int root_fd, const char *root, Error *err)
 {
-    int fd = openat(root_fd, "..", OPEN_DIRECTORY);
     char *path;
+    int fd;
 
-    if (fd < 0 && errno == EACCES) {
-        if (syncfs(root_fd) != 0)
-            return error_set_errno(err, errno, "could not sync the file system of \"%s\"", root);
+    if (!durable_open_parent(root_fd, root, &fd, err))
+        return false;
+    if (fd < 0) /* it is on disk already */
         return true;
-    }
-    if (fd < 0)
-        return error_set_errno(err, errno, "could not open directory \"%s/..\"", root);
     path = path_join(root, "..", err);
     if (path == NULL) {
         file_close_quietly(fd);

@@ -11,10 +11,16 @@ typedef struct Field {
 
 static const Field field_name = {0, 100};
 static const Field field_mode = {100, 8};
+static const Field field_uid = {108, 8};
+static const Field field_gid = {116, 8};
 static const Field field_size = {124, 12};
 static const Field field_mtime = {136, 12};
 static const Field field_checksum = {148, 8};
 static const Field field_link = {157, 100};
+static const Field field_user = {265, 32};
+static const Field field_group = {297, 32};
+static const Field field_device_major = {329, 8};
+static const Field field_device_minor = {337, 8};
 static const Field field_prefix = {345, 155};
 
 #define TYPE_AT       156
@@ -22,6 +28,12 @@ static const Field field_prefix = {345, 155};
 #define MAGIC_WIDTH   8 /* magic and version together */
 #define BASE256_BIT   0x80
 #define BASE256_BYTES 8 /* of a field's end, that make up 64 bits */
+
+/* A field keeps room for a zero. The server's limit for names leaves out the slash that it adds. */
+#define FORMAT_TEXT_MAX ((size_t)99)
+#define OWNER_NAME      "postgres"
+
+static const uint8_t posix_magic[MAGIC_WIDTH] = {'u', 's', 't', 'a', 'r', '\0', '0', '0'};
 
 /* ---- fields ---- */
 
@@ -125,7 +137,7 @@ tar_padding(uint64_t size)
 }
 
 static bool
-has_magic(const uint8_t *block, const char *magic)
+has_magic(const uint8_t *block, const void *magic)
 {
     return memcmp(block + MAGIC_AT, magic, MAGIC_WIDTH) == 0;
 }
@@ -133,8 +145,7 @@ has_magic(const uint8_t *block, const char *magic)
 static bool
 is_posix(const uint8_t *block)
 {
-    return has_magic(block, "ustar\0"
-                            "00");
+    return has_magic(block, posix_magic);
 }
 
 static bool
@@ -256,5 +267,145 @@ tar_parse(const uint8_t block[TAR_BLOCK], TarHeader *ret_header, Error *err)
         return error_set(err, ERR_FORMAT, "tar member \"%s\" is a link without a target",
                          header.name);
     *ret_header = header;
+    return true;
+}
+
+/* ---- writing ---- */
+
+/* Octal digits and one blank where they suffice, otherwise base-256. */
+static void
+put_number(uint8_t *block, Field field, uint64_t value)
+{
+    uint8_t *at = block + field.at;
+    size_t i = field.width - 1;
+
+    if (value >> (3 * i) == 0) {
+        at[i] = ' ';
+        for (; i > 0; value >>= 3)
+            at[--i] = (uint8_t)('0' + (value & 7));
+        return;
+    }
+    for (; i > 0; value >>= 8)
+        at[i--] = (uint8_t)value;
+    at[0] = BASE256_BIT;
+}
+
+/* Into a field of zeros; one that is full needs none at its end. */
+static void
+put_text(uint8_t *block, Field field, const char *text)
+{
+    for (size_t i = 0; i < field.width && text[i] != '\0'; i++)
+        block[field.at + i] = (uint8_t)text[i];
+}
+
+static void
+seal(uint8_t *block)
+{
+    put_number(block, field_checksum, tar_checksum(block));
+}
+
+static char
+type_of(EntryKind kind)
+{
+    switch (kind) {
+    case ENTRY_FILE:
+        return '0';
+    case ENTRY_DIRECTORY:
+        return '5';
+    case ENTRY_SYMLINK:
+        return '2';
+    }
+    return '\0';
+}
+
+static bool
+check_size(const Entry *entry, Error *err)
+{
+    if (entry->size > (entry->kind == ENTRY_FILE ? TAR_SIZE_MAX : 0))
+        return error_set(err, ERR_BUG, "tar member \"%s\" cannot have %llu bytes", entry->path,
+                         (unsigned long long)entry->size);
+    return true;
+}
+
+static bool
+check_name(const Entry *entry, Error *err)
+{
+    size_t len = strlen(entry->path);
+
+    if (len == 0)
+        return error_set(err, ERR_BUG, "tar member has no name");
+    if (len > FORMAT_TEXT_MAX)
+        return error_set(err, ERR_UNSUPPORTED,
+                         "file name too long for tar format: \"%s\" has %zu bytes, at most %zu fit",
+                         entry->path, len, FORMAT_TEXT_MAX);
+    return true;
+}
+
+static bool
+check_target(const Entry *entry, Error *err)
+{
+    size_t len = entry->link_target == NULL ? 0 : strlen(entry->link_target);
+
+    if (entry->kind != ENTRY_SYMLINK)
+        return true;
+    if (len == 0)
+        return error_set(err, ERR_BUG, "tar member \"%s\" is a link without a target", entry->path);
+    if (len > FORMAT_TEXT_MAX)
+        return error_set(err, ERR_UNSUPPORTED,
+                         "symbolic link target too long for tar format: \"%s\" of \"%s\" has %zu "
+                         "bytes, at most %zu fit",
+                         entry->link_target, entry->path, len, FORMAT_TEXT_MAX);
+    return true;
+}
+
+bool
+tar_format(const Entry *entry, const TarOwner *owner, uint8_t ret_block[TAR_BLOCK], Error *err)
+{
+    if (!check_name(entry, err) || !check_target(entry, err) || !check_size(entry, err))
+        return false;
+    if (type_of(entry->kind) == '\0')
+        return error_set(err, ERR_BUG, "tar member \"%s\" is of unknown kind %d", entry->path,
+                         (int)entry->kind);
+    memset(ret_block, 0, TAR_BLOCK);
+    put_text(ret_block, field_name, entry->path);
+    if (entry->kind != ENTRY_FILE) /* links too: in a cluster they lead to directories */
+        ret_block[field_name.at + strlen(entry->path)] = '/';
+    put_number(ret_block, field_mode, entry->mode & 07777);
+    put_number(ret_block, field_uid, owner->uid);
+    put_number(ret_block, field_gid, owner->gid);
+    put_number(ret_block, field_size, entry->size);
+    put_number(ret_block, field_mtime, (uint64_t)entry->mtime);
+    ret_block[TYPE_AT] = (uint8_t)type_of(entry->kind);
+    if (entry->kind == ENTRY_SYMLINK)
+        put_text(ret_block, field_link, entry->link_target);
+    memcpy(ret_block + MAGIC_AT, posix_magic, MAGIC_WIDTH);
+    put_text(ret_block, field_user, OWNER_NAME);
+    put_text(ret_block, field_group, OWNER_NAME);
+    put_number(ret_block, field_device_major, 0);
+    put_number(ret_block, field_device_minor, 0);
+    seal(ret_block);
+    return true;
+}
+
+bool
+tar_patch(uint8_t block[TAR_BLOCK], const Entry *entry, Error *err)
+{
+    const mode_t mode = entry->mode & 07777;
+    TarHeader header;
+
+    if (!tar_parse(block, &header, err) || !check_size(entry, err))
+        return false;
+    if (header.kind != entry->kind)
+        return error_set(err, ERR_BUG, "\"%s\" has the tar header of another kind of member",
+                         entry->path);
+    if (header.size == entry->size && header.mode == mode && header.mtime == entry->mtime)
+        return true;
+    if (header.size != entry->size)
+        put_number(block, field_size, entry->size);
+    if (header.mode != mode)
+        put_number(block, field_mode, mode);
+    if (header.mtime != entry->mtime)
+        put_number(block, field_mtime, (uint64_t)entry->mtime);
+    seal(block);
     return true;
 }

@@ -1,8 +1,8 @@
 /*
- * One tar header, pure: the ustar dialect of PostgreSQL's server (src/port/tar.c) and what reads
- * like it. Numbers are octal digits up to the first other character, or base-256; the checksum is
- * the unsigned sum of the bytes. Members that carry names or data in other ways (pax, GNU long
- * names, sparse files, hard links) are refused by name, ERR_UNSUPPORTED.
+ * One tar header, pure: the ustar dialect of PostgreSQL's server (src/port/tar.c), which is what we
+ * write, and what reads like it. Numbers are octal digits up to the first other character, or
+ * base-256; the checksum is the unsigned sum of the bytes. Members that carry names or data in
+ * other ways (pax, GNU long names, sparse files, hard links) are refused by name, ERR_UNSUPPORTED.
  */
 #ifndef PGSTOW_TAR_H
 #define PGSTOW_TAR_H
@@ -30,6 +30,17 @@ typedef struct TarHeader {
 #define TAR_SIZE_MAX ((uint64_t)INT64_MAX - TAR_BLOCK)
 
 bool tar_parse(const uint8_t block[TAR_BLOCK], TarHeader *ret_header, Error *err) MUST_USE;
+
+/*
+ * The other way round: the block that the server would send for this entry, byte by byte.
+ * ERR_UNSUPPORTED for a path or link target of more than 99 bytes, which it would refuse.
+ */
+bool tar_format(const Entry *entry, const TarOwner *owner, uint8_t ret_block[TAR_BLOCK],
+                Error *err) MUST_USE;
+
+/* Where the entry has another size, mode or time than its header says, these and the checksum are
+ * written anew; every other byte stays. ERR_BUG for a header of another kind of entry. */
+bool tar_patch(uint8_t block[TAR_BLOCK], const Entry *entry, Error *err) MUST_USE;
 
 /* The sum of a header's bytes, its checksum field taken as blanks. */
 uint32_t tar_checksum(const uint8_t block[TAR_BLOCK]);

@@ -73,7 +73,7 @@ clean_path(const TarReader *reader, TarHeader *header, bool *ret_is_root, Error 
 }
 
 static bool
-begin_member(TarReader *reader, Error *err)
+begin_member(TarReader *reader, const uint8_t *block, Error *err)
 {
     const TarHeader *header = &reader->header;
     Entry entry = {.kind = header->kind,
@@ -81,7 +81,8 @@ begin_member(TarReader *reader, Error *err)
                    .link_target = header->kind == ENTRY_SYMLINK ? header->link : NULL,
                    .size = header->size,
                    .mode = header->mode,
-                   .mtime = header->mtime};
+                   .mtime = header->mtime,
+                   .tar_header = block};
 
     if (!sink_entry_begin(reader->sink.next, &entry, err))
         return false;
@@ -117,7 +118,7 @@ take_header(TarReader *reader, const uint8_t *block, Error *err)
                              (unsigned long long)(reader->offset - TAR_BLOCK));
     if (!clean_path(reader, &reader->header, &is_root, err))
         return false;
-    return is_root || begin_member(reader, err);
+    return is_root || begin_member(reader, block, err);
 }
 
 static bool

@@ -1,7 +1,8 @@
 /*
  * tar_reader over any bytes. Properties: however the input is cut, the same events come out and
  * then the same failure or none; every path that comes out is safe; a file's bytes are as many as
- * announced.
+ * announced. What is read well, tar_writer writes so that it is read in the same way, and written
+ * again it does not change.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -70,7 +71,7 @@ run(Outcome *outcome, Span input, TarEnd end, size_t piece)
     Error *err = &outcome->err;
     Sink *sink;
 
-    *outcome = (Outcome){.recording = {.hook = watch, .ctx = &watched}};
+    *outcome = (Outcome){.recording = {.headers = true, .hook = watch, .ctx = &watched}};
     sink = tar_reader_new(recorder_new(&outcome->recording, err), end, err);
     if (sink == NULL)
         broken("out of memory", "", "");
@@ -83,6 +84,53 @@ run(Outcome *outcome, Span input, TarEnd end, size_t piece)
     sink_free(sink);
     if (outcome->recording.released != 1)
         broken("the chain was not freed once", "", "");
+}
+
+/* ---- writing what was read ---- */
+
+static Span
+written_bytes(const Outcome *outcome)
+{
+    return (Span){.data = outcome->recording.bytes.data, .len = outcome->recording.bytes.len};
+}
+
+/* Through tar_reader and tar_writer: bytes again. */
+static void
+rewrite(Outcome *outcome, Span input, TarEnd end)
+{
+    static const Archive archive = {.name = "fuzz.tar"};
+    const TarOwner owner = {.uid = 0};
+    Error *err = &outcome->err;
+    Sink *sink;
+
+    *outcome = (Outcome){.recording = {.headers = true}};
+    sink = tar_writer_new(recorder_new(&outcome->recording, err), &owner, err);
+    sink = tar_reader_new(sink, end, err);
+    if (sink == NULL || !chunk_archive(sink, &archive, input, 1000, err) || !sink_finish(sink, err))
+        broken("what was read could not be written", err->message, "");
+    sink_free(sink);
+}
+
+static void
+check_round_trip(Outcome *whole, Span input, TarEnd end)
+{
+    Outcome written;
+    Outcome again;
+    Outcome reread;
+
+    rewrite(&written, input, end);
+    run(&reread, written_bytes(&written), TAR_END_REQUIRED, 700);
+    if (strcmp(recording_text(&whole->recording), recording_text(&reread.recording)) != 0)
+        broken("what was written is read in another way", recording_text(&whole->recording),
+               recording_text(&reread.recording));
+    rewrite(&again, written_bytes(&written), TAR_END_REQUIRED);
+    if (written.recording.bytes.len != again.recording.bytes.len ||
+        memcmp(written.recording.bytes.data, again.recording.bytes.data,
+               written.recording.bytes.len) != 0)
+        broken("what was written changes when it is written again", "", "");
+    recording_free(&written.recording);
+    recording_free(&again.recording);
+    recording_free(&reread.recording);
 }
 
 static void
@@ -103,6 +151,8 @@ check(Span input, TarEnd end)
             broken("the failure depends on the pieces", whole.err.message, cut.err.message);
         recording_free(&cut.recording);
     }
+    if (whole.err.code == ERR_NONE)
+        check_round_trip(&whole, input, end);
     recording_free(&whole.recording);
 }
 

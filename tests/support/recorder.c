@@ -4,6 +4,7 @@
 
 #include "common/crc32c.h"
 #include "stream/stage.h"
+#include "stream/tar.h"
 
 typedef struct Recorder {
     Sink sink;
@@ -32,6 +33,16 @@ record_data(Recording *recording, Span data, Error *err)
 }
 
 static bool
+record_header(Recording *recording, const uint8_t *header, Error *err)
+{
+    if (!recording->headers)
+        return true;
+    if (header == NULL)
+        return buf_printf(&recording->text, err, " header=none");
+    return buf_printf(&recording->text, err, " header=%08X", crc32c(0, header, TAR_BLOCK));
+}
+
+static bool
 record_entry(Recording *recording, const Entry *entry, Error *err)
 {
     static const char *const kinds[] = {
@@ -42,9 +53,11 @@ record_entry(Recording *recording, const Entry *entry, Error *err)
     if (entry->link_target != NULL &&
         !buf_printf(&recording->text, err, " -> %s", entry->link_target))
         return false;
-    return buf_printf(&recording->text, err, " size=%llu mode=%04o mtime=%lld\n",
+    return buf_printf(&recording->text, err, " size=%llu mode=%04o mtime=%lld",
                       (unsigned long long)entry->size, (unsigned)entry->mode,
-                      (long long)entry->mtime);
+                      (long long)entry->mtime) &&
+           record_header(recording, entry->tar_header, err) &&
+           buf_append(&recording->text, "\n", 1, err);
 }
 
 static bool

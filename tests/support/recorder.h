@@ -27,6 +27,8 @@ typedef struct Recording {
     size_t released;    /* how often the sink was freed: 1 at the end of every test */
 
     /* ---- set by the test, before it starts ---- */
+    bool headers;     /* entry lines end with the tar header's checksum: " header=8A9136AA" or
+                       * " header=none" */
     size_t fail_at;   /* this event (from 1) fails with ERR_SYSTEM, EIO; 0: none */
     bool fail_finish; /* finish fails likewise */
     /* Called first with every event, and with NULL at finish; may wait; its failure is the sink's.

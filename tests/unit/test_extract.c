@@ -37,6 +37,7 @@ static struct {
     size_t fsync_fail_at; /* from 1; 0: none */
     char *synced[SYNCED_MAX];
     size_t syncfss;
+    size_t syncfs_fail_at; /* from 1; 0: none */
     size_t write_backs;
     uint64_t written_back; /* bytes that the last one reached */
     int write_errno;       /* what write fails with, 0: nothing */
@@ -53,6 +54,7 @@ calls_reset(void)
     calls.fsyncs = 0;
     calls.fsync_fail_at = 0;
     calls.syncfss = 0;
+    calls.syncfs_fail_at = 0;
     calls.write_backs = 0;
     calls.written_back = 0;
     calls.write_errno = 0;
@@ -79,8 +81,10 @@ fsync(int fd)
 int
 syncfs(int fd)
 {
-    calls.syncfss++;
-    return (int)syscall(SYS_syncfs, fd);
+    if (++calls.syncfss != calls.syncfs_fail_at)
+        return (int)syscall(SYS_syncfs, fd);
+    errno = EIO;
+    return -1;
 }
 
 int
@@ -125,6 +129,7 @@ typedef struct Surroundings {
     TempDir dir;
     size_t descriptors;
     mode_t umask;
+    const char *wal_directory;
     const char *link_target; /* what the mapping says */
     Oid link_oid;            /* what it was asked for */
     char link_asked[200];
@@ -146,6 +151,7 @@ set_up(void **state)
     temp_dir_mkdir(&here->dir, "in/root");
     temp_dir_mkdir(&here->dir, "ts");
     temp_dir_mkdir(&here->dir, "outside");
+    temp_dir_mkdir(&here->dir, "wal");
     calls_reset();
     *state = here;
     return 0;
@@ -204,6 +210,7 @@ start(Surroundings *here, SyncMethod sync)
     ExtractConfig config = {.root = find_root,
                             .link_target = map_link,
                             .ctx = here,
+                            .wal_directory = here->wal_directory,
                             .sync = sync,
                             .directory_mode = 0750};
     Sink *sink = extract_new(&config, &err);
@@ -372,6 +379,18 @@ test_tree_durable(void **state)
 }
 
 static void
+test_tree_on_a_synced_file_system(void **state)
+{
+    Surroundings *here = *state;
+
+    extract_all_kinds(here, SYNC_SYNCFS);
+    assert_int_equal(calls.syncfss, 2); /* both roots */
+    assert_int_equal(calls.fsyncs, 2);  /* and their names */
+    assert_int_equal(synced(&here->dir, "in"), 1);
+    assert_int_equal(synced(&here->dir, "."), 1);
+}
+
+static void
 test_directories_are_synced_after_the_files(void **state)
 {
     Surroundings *here = *state;
@@ -407,17 +426,26 @@ test_root_of_several_archives_is_synced_once(void **state)
     sink_free(sink);
     assert_int_equal(synced(&here->dir, "in/root"), 1);
     assert_int_equal(calls.fsyncs, 2);
+
+    sink = start_base(here, SYNC_SYNCFS);
+    assert_true(sink_archive_end(sink, &err));
+    assert_true(sink_archive_begin(sink, &(Archive){.name = "again", .tablespace = 16386}, &err));
+    assert_true(end_base(sink, &err));
+    sink_free(sink);
+    assert_int_equal(calls.syncfss, 1);
 }
 
 static void
 test_empty_stream(void **state)
 {
-    Error err = ERROR_INIT;
-    Sink *sink = start(*state, SYNC_FSYNC);
+    for (SyncMethod sync = SYNC_NONE; sync <= SYNC_SYNCFS; sync++) {
+        Error err = ERROR_INIT;
+        Sink *sink = start(*state, sync);
 
-    assert_true(sink_finish(sink, &err));
-    sink_free(sink);
-    assert_int_equal(calls.fsyncs, 0);
+        assert_true(sink_finish(sink, &err));
+        sink_free(sink);
+        assert_int_equal(calls.fsyncs + calls.syncfss, 0);
+    }
 }
 
 static void
@@ -550,10 +578,12 @@ test_write_back_starts_while_receiving(void **state)
     struct stat st;
 
     assert_non_null(data);
-    for (int durable = 0; durable < 2; durable++) {
-        Sink *sink = start_base(here, durable ? SYNC_FSYNC : SYNC_NONE);
-        Entry entry = {.kind = ENTRY_FILE, .path = durable ? "b" : "a", .size = size};
+    for (SyncMethod sync = SYNC_NONE; sync <= SYNC_SYNCFS; sync++) {
+        Sink *sink = start_base(here, sync);
+        char name[2] = {(char)('a' + (int)sync), '\0'};
+        Entry entry = {.kind = ENTRY_FILE, .path = name, .size = size};
 
+        calls_reset();
         assert_true(sink_entry_begin(sink, &entry, &err));
         for (size_t left = size; left > 0; left -= left < piece ? left : piece) {
             Span span = {.data = data, .len = left < piece ? left : piece};
@@ -563,9 +593,9 @@ test_write_back_starts_while_receiving(void **state)
         assert_true(sink_entry_end(sink, true, &err));
         assert_true(end_base(sink, &err));
         sink_free(sink);
-        assert_int_equal(calls.write_backs, durable ? 2 : 0);
+        assert_int_equal(calls.write_backs, sync == SYNC_NONE ? 0 : 2);
+        assert_true(calls.written_back == (sync == SYNC_NONE ? 0 : 16 * 1024 * 1024));
     }
-    assert_true(calls.written_back == 16 * 1024 * 1024);
     assert_int_equal(stat(temp_dir_path(&here->dir, "in/root/b"), &st), 0);
     assert_true((uint64_t)st.st_size == size);
     free(data);
@@ -672,6 +702,35 @@ test_every_failed_sync_fails_the_run(void **state)
         assert_true(dir_remove_contents(temp_dir_path(&here->dir, "in/root"), &err));
     }
     assert_int_equal(n, 7); /* three files, three directories; the seventh never comes */
+}
+
+static void
+test_failed_sync_of_a_file_system(void **state)
+{
+    Surroundings *here = *state;
+
+    for (size_t n = 1; n <= 4; n++) { /* both roots and their parents */
+        Error err = ERROR_INIT;
+        Error again = ERROR_INIT;
+        Sink *sink = start_base(here, SYNC_SYNCFS);
+        size_t root = (n - 1) / 2;
+        char before[64];
+
+        calls_reset();
+        calls.syncfs_fail_at = n % 2 == 1 ? root + 1 : 0;
+        calls.fsync_fail_at = n % 2 == 0 ? root + 1 : 0;
+        assert_true(sink_archive_end(sink, &err));
+        assert_true(sink_archive_begin(sink, &tablespace, &err));
+        assert_false(end_base(sink, &err));
+        (void)snprintf(before, sizeof before, "could not %s \"",
+                       n % 2 == 1 ? "sync the file system of" : "fsync file");
+        expect_message(here, &err, ERR_SYSTEM, before, root == 0 ? "in/root" : "ts",
+                       n % 2 == 1 ? "\": Input/output error" : "/..\": Input/output error");
+        assert_false(sink_finish(sink, &again));
+        assert_memory_equal(&again, &err, sizeof err);
+        sink_free(sink);
+        assert_int_equal(calls.syncfss + calls.fsyncs, n); /* nobody goes on */
+    }
 }
 
 static void
@@ -1033,6 +1092,191 @@ test_existing_link_is_refused(void **state)
     expect_link(here, "in/root/pg_tblspc/1", "/one");
 }
 
+/* ---- a WAL directory of its own ---- */
+
+/* The caller's part: the link, in the data directory. */
+static Sink *
+start_with_wal(Surroundings *here, SyncMethod sync)
+{
+    here->wal_directory = temp_dir_path(&here->dir, "wal");
+    (void)unlink(temp_dir_path(&here->dir, "in/root/pg_wal"));
+    assert_int_equal(symlink(here->wal_directory, temp_dir_path(&here->dir, "in/root/pg_wal")), 0);
+    return start_base(here, sync);
+}
+
+static void
+test_wal_goes_to_its_own_directory(void **state)
+{
+    Surroundings *here = *state;
+    Error err = ERROR_INIT;
+    Sink *sink = start_with_wal(here, SYNC_FSYNC);
+
+    assert_true(put_directory(sink, "pg_wal", 0750, &err));
+    assert_true(put_directory(sink, "pg_wal/archive_status", 0700, &err));
+    assert_true(put_file(sink, "pg_wal/archive_status/1.done", "", 0600, &err));
+    assert_true(put_file(sink, "pg_wal/1", "segment", 0640, &err));
+    assert_true(put_file(sink, "pg_wal/summaries/s", "summary", 0600, &err)); /* not named */
+    assert_true(put_file(sink, "PG_VERSION", "18\n", 0600, &err));
+    assert_true(end_base(sink, &err));
+    sink_free(sink);
+
+    expect_mode(here, "wal", S_IFDIR | 0750);
+    expect_mode(here, "wal/archive_status", S_IFDIR | 0700);
+    expect_mode(here, "wal/1", S_IFREG | 0640);
+    expect_content(here, "wal/1", "segment");
+    expect_content(here, "wal/archive_status/1.done", "");
+    expect_content(here, "wal/summaries/s", "summary");
+    expect_content(here, "in/root/PG_VERSION", "18\n");
+    expect_link(here, "in/root/pg_wal", temp_dir_path(&here->dir, "wal"));
+    /* It is made to last like a root. */
+    assert_int_equal(synced(&here->dir, "wal"), 1);
+    assert_int_equal(synced(&here->dir, "wal/archive_status"), 1);
+    assert_int_equal(synced(&here->dir, "wal/summaries"), 1);
+    assert_int_equal(synced(&here->dir, "wal/1"), 1);
+    assert_int_equal(synced(&here->dir, "."), 1);
+    assert_int_equal(synced(&here->dir, "in/root"), 1);
+}
+
+static void
+test_wal_directory_on_a_synced_file_system(void **state)
+{
+    Surroundings *here = *state;
+    Error err = ERROR_INIT;
+    Sink *sink = start_with_wal(here, SYNC_SYNCFS);
+
+    /* Even when nothing of the archive is for it: others may have written there. */
+    assert_true(end_base(sink, &err));
+    sink_free(sink);
+    assert_int_equal(calls.syncfss, 2);
+    assert_int_equal(synced(&here->dir, "in"), 1);
+    assert_int_equal(synced(&here->dir, "."), 1);
+}
+
+/* What is used last in one root does not count in the other. */
+static void
+test_directories_of_one_name_in_both_roots(void **state)
+{
+    static const char *const names[] = {"d/1", "pg_wal/d/1", "pg_wal/d/2", "d/2", "3", "pg_wal/3"};
+    static const char *const places[] = {"in/root/d/1", "wal/d/1",   "wal/d/2",
+                                         "in/root/d/2", "in/root/3", "wal/3"};
+    Surroundings *here = *state;
+    Error err = ERROR_INIT;
+    Sink *sink = start_with_wal(here, SYNC_NONE);
+
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
+        assert_true(put_file(sink, names[i], names[i], 0600, &err));
+    assert_true(end_base(sink, &err));
+    sink_free(sink);
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
+        expect_content(here, places[i], names[i]);
+}
+
+static void
+test_only_pg_wal_of_the_data_directory_is_apart(void **state)
+{
+    static const char *const names[] = {"pg_walx", "pg_wal.old/f", "base/pg_wal/f", "pg_xlog/f"};
+    Surroundings *here = *state;
+    Error err = ERROR_INIT;
+    Sink *sink = start_with_wal(here, SYNC_NONE);
+
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
+        assert_true(put_file(sink, names[i], names[i], 0600, &err));
+    assert_true(sink_archive_end(sink, &err));
+    assert_true(sink_archive_begin(sink, &tablespace, &err));
+    assert_true(put_directory(sink, "pg_wal", 0755, &err));
+    assert_true(put_file(sink, "pg_wal/f", "no WAL", 0600, &err));
+    assert_true(end_base(sink, &err));
+    sink_free(sink);
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        char name[64];
+
+        (void)snprintf(name, sizeof name, "in/root/%s", names[i]);
+        expect_content(here, name, names[i]);
+    }
+    expect_content(here, "ts/pg_wal/f", "no WAL");
+    expect_mode(here, "wal", S_IFDIR | 0700);
+}
+
+static void
+test_wal_directory_is_no_way_out(void **state)
+{
+    static const char *const paths[] = {"pg_wal/../f", "pg_wal//f", "pg_wal/", "pg_wal/.",
+                                        "pg_wal/d/../../f"};
+    Surroundings *here = *state;
+    Error err = ERROR_INIT;
+    Sink *sink;
+
+    for (size_t i = 0; i < sizeof paths / sizeof paths[0]; i++) {
+        for (EntryKind kind = ENTRY_FILE; kind <= ENTRY_DIRECTORY; kind++) {
+            err = ERROR_INIT;
+            sink = start_with_wal(here, SYNC_NONE);
+            assert_false(sink_entry_begin(sink, &(Entry){.kind = kind, .path = paths[i]}, &err));
+            assert_int_equal(err.code, ERR_FORMAT);
+            assert_non_null(strstr(err.message, "has an unsafe path"));
+            sink_free(sink);
+        }
+    }
+    err = ERROR_INIT;
+    assert_int_equal(
+        symlink(temp_dir_path(&here->dir, "outside"), temp_dir_path(&here->dir, "wal/d")), 0);
+    sink = start_with_wal(here, SYNC_NONE);
+    assert_false(put_file(sink, "pg_wal/d/f", "evil", 0600, &err));
+    expect_message(here, &err, ERR_FORMAT, "\"", "wal/d",
+                   "\" is a symbolic link, which is not followed");
+    sink_free(sink);
+    assert_false(temp_dir_exists(&here->dir, "f"));
+    assert_false(temp_dir_exists(&here->dir, "outside/f"));
+}
+
+/* No name below pg_wal turns into one where links are allowed. */
+static void
+test_links_of_the_wal_directory(void **state)
+{
+    Surroundings *here = *state;
+    Error err = ERROR_INIT;
+    Sink *sink = start_with_wal(here, SYNC_NONE);
+
+    assert_false(put_link(sink, "pg_wal/pg_tblspc/1", "/etc", &err));
+    expect_message(here, &err, ERR_FORMAT, "symbolic link \"", "wal/pg_tblspc/1",
+                   "\" is not a tablespace's link");
+    sink_free(sink);
+    err = ERROR_INIT;
+    sink = start_with_wal(here, SYNC_NONE);
+    assert_false(put_link(sink, "pg_wal", "/etc", &err));
+    expect_message(here, &err, ERR_FORMAT, "symbolic link \"", "in/root/pg_wal",
+                   "\" is not a tablespace's link");
+    sink_free(sink);
+    err = ERROR_INIT;
+    sink = start_with_wal(here, SYNC_NONE);
+    assert_false(put_file(sink, "pg_wal", "a file", 0600, &err));
+    expect_message(here, &err, ERR_SYSTEM, "could not create file \"", "in/root/pg_wal",
+                   "\": File exists");
+    sink_free(sink);
+    /* Tablespaces have theirs where they always are. */
+    sink = start_with_wal(here, SYNC_NONE);
+    assert_true(put_link(sink, "pg_tblspc/1", "/srv/ts", &err));
+    assert_true(end_base(sink, &err));
+    sink_free(sink);
+    expect_link(here, "in/root/pg_tblspc/1", "/srv/ts");
+}
+
+static void
+test_missing_wal_directory(void **state)
+{
+    Surroundings *here = *state;
+    Error err = ERROR_INIT;
+    Sink *sink;
+
+    here->wal_directory = temp_dir_path(&here->dir, "missing");
+    sink = start(here, SYNC_NONE);
+    assert_true(sink_archive_begin(sink, &tablespace, &err)); /* has no use for it */
+    assert_true(sink_archive_end(sink, &err));
+    assert_false(sink_archive_begin(sink, &base, &err));
+    expect_message(here, &err, ERR_SYSTEM, "could not open directory \"", "missing",
+                   "\": No such file or directory");
+    sink_free(sink);
+}
+
 /* ---- what does not fit together ---- */
 
 static void
@@ -1150,11 +1394,11 @@ test_abandoned_in_every_state(void **state)
 {
     Surroundings *here = *state;
 
-    for (int durable = 0; durable < 2; durable++) {
+    for (SyncMethod sync = SYNC_NONE; sync <= SYNC_SYNCFS; sync++) {
         for (int steps = 0; steps < 8; steps++) {
             Error err = ERROR_INIT;
             Entry entry = {.kind = ENTRY_FILE, .path = "d/f", .size = 2, .mode = 0600};
-            Sink *sink = start(here, durable ? SYNC_FSYNC : SYNC_NONE);
+            Sink *sink = start(here, sync);
 
             if (steps > 0)
                 assert_true(sink_archive_begin(sink, &base, &err));
@@ -1202,6 +1446,7 @@ main(void)
     const struct CMUnitTest tests[] = {
         EXTRACT_TEST(test_tree_without_sync),
         EXTRACT_TEST(test_tree_durable),
+        EXTRACT_TEST(test_tree_on_a_synced_file_system),
         EXTRACT_TEST(test_directories_are_synced_after_the_files),
         EXTRACT_TEST(test_root_of_several_archives_is_synced_once),
         EXTRACT_TEST(test_empty_stream),
@@ -1215,6 +1460,7 @@ main(void)
         EXTRACT_TEST(test_full_disk_names_the_file),
         EXTRACT_TEST(test_file_size_limit),
         EXTRACT_TEST(test_every_failed_sync_fails_the_run),
+        EXTRACT_TEST(test_failed_sync_of_a_file_system),
         EXTRACT_TEST(test_failed_sync_reaches_a_later_push),
         EXTRACT_TEST(test_unreadable_parent),
         EXTRACT_TEST(test_existing_file_is_refused),
@@ -1231,6 +1477,13 @@ main(void)
         EXTRACT_TEST(test_link_targets_that_climb_are_refused),
         EXTRACT_TEST(test_nothing_is_written_through_a_link_of_the_archive),
         EXTRACT_TEST(test_existing_link_is_refused),
+        EXTRACT_TEST(test_wal_goes_to_its_own_directory),
+        EXTRACT_TEST(test_wal_directory_on_a_synced_file_system),
+        EXTRACT_TEST(test_directories_of_one_name_in_both_roots),
+        EXTRACT_TEST(test_only_pg_wal_of_the_data_directory_is_apart),
+        EXTRACT_TEST(test_wal_directory_is_no_way_out),
+        EXTRACT_TEST(test_links_of_the_wal_directory),
+        EXTRACT_TEST(test_missing_wal_directory),
         EXTRACT_TEST(test_unknown_tablespace),
         EXTRACT_TEST(test_missing_root),
         EXTRACT_TEST(test_wrong_amount_of_data),

@@ -130,12 +130,18 @@ static bool
 push_all_kinds(Sink *sink, Error *err)
 {
     char text[3000];
-    Entry file = {
-        .kind = ENTRY_FILE, .path = "base/5/1259", .size = 3001, .mode = 0600, .mtime = 9};
+    uint8_t header[TAR_BUILDER_BLOCK];
+    Entry file = {.kind = ENTRY_FILE,
+                  .path = "base/5/1259",
+                  .size = 3001,
+                  .mode = 0600,
+                  .mtime = 9,
+                  .tar_header = header};
     Entry link = {.kind = ENTRY_SYMLINK, .path = "pg_tblspc/16385", .link_target = "/srv/ts"};
     Entry directory = {.kind = ENTRY_DIRECTORY, .path = "pg_wal", .mode = 0700, .mtime = -1};
 
     memset(text, 't', sizeof text);
+    tar_build_header(header, &(TarMember){.name = "base/5/1259", .claim = 3001, .mtime = 9});
     if (!sink_archive_begin(sink, &base, err) || !sink_entry_begin(sink, &directory, err) ||
         !sink_entry_end(sink, true, err) || !sink_entry_begin(sink, &file, err))
         return false;
@@ -156,7 +162,7 @@ test_same_events_with_and_without_a_thread(void **state)
 {
     static const size_t sizes[] = {1, 256, 300, 512, 1000, 4096, 0};
     static const size_t counts[] = {1, 2, 3, 0};
-    Recording direct = RECORDING_INIT;
+    Recording direct = {.headers = true};
     Error err = ERROR_INIT;
     Sink *sink = recorder_new(&direct, &err);
 
@@ -165,7 +171,7 @@ test_same_events_with_and_without_a_thread(void **state)
     sink_free(sink);
     for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
         for (size_t j = 0; j < sizeof counts / sizeof counts[0]; j++) {
-            Recording recording = RECORDING_INIT;
+            Recording recording = {.headers = true};
             HandoffConfig config = {.block_size = sizes[i], .block_count = counts[j]};
 
             sink = handoff_new(recorder_new(&recording, &err), &config, &err);
@@ -207,7 +213,7 @@ read_tar(Recording *recording, Span tar, unsigned cuts, const HandoffConfig *con
 static void
 test_any_placement_gives_the_same(void **state)
 {
-    Recording direct = RECORDING_INIT;
+    Recording direct = {.headers = true};
     Buf tar = BUF_INIT;
     char content[2500];
 
@@ -222,8 +228,8 @@ test_any_placement_gives_the_same(void **state)
     tar_end(&tar);
     read_tar(&direct, tar_span(&tar), 0, NULL);
     for (unsigned cuts = 1; cuts < 8; cuts++) {
-        Recording small = RECORDING_INIT;
-        Recording large = RECORDING_INIT;
+        Recording small = {.headers = true};
+        Recording large = {.headers = true};
 
         read_tar(&small, tar_span(&tar), cuts, &tiny);
         read_tar(&large, tar_span(&tar), cuts, &usual);
@@ -281,16 +287,17 @@ test_data_does_not_merge_over_other_events(void **state)
 static void
 test_everything_pointed_to_is_copied(void **state)
 {
-    Recording recording = RECORDING_INIT;
+    Recording recording = {.headers = true};
     Error err = ERROR_INIT;
     Sink *sink = handoff_new(recorder_new(&recording, &err), &usual, &err);
+    uint8_t header[TAR_BUILDER_BLOCK] = "header";
     char name[] = "base.tar";
     char path[] = "pg_tblspc/1";
     char target[] = "/srv/ts";
     char data[] = "data";
     Archive archive = {.name = name};
     Entry entry = {.kind = ENTRY_SYMLINK, .path = path, .link_target = target, .mtime = 4};
-    Entry file = {.kind = ENTRY_FILE, .path = path, .size = 4, .mtime = 5};
+    Entry file = {.kind = ENTRY_FILE, .path = path, .size = 4, .mtime = 5, .tar_header = header};
 
     (void)state;
     assert_true(sink_archive_begin(sink, &archive, &err));
@@ -303,6 +310,7 @@ test_everything_pointed_to_is_copied(void **state)
     memset(path, '#', sizeof path - 1);
     memset(target, '#', sizeof target - 1);
     memset(data, '#', sizeof data - 1);
+    memset(header, '#', sizeof header);
     archive.tablespace = 99;
     entry = (Entry){.kind = ENTRY_FILE, .path = NULL};
     file = entry;
@@ -310,9 +318,9 @@ test_everything_pointed_to_is_copied(void **state)
     assert_true(sink_finish(sink, &err));
     assert_string_equal(recording_text(&recording),
                         "archive base.tar 0\n"
-                        "symlink pg_tblspc/1 -> /srv/ts size=0 mode=0000 mtime=4\n"
+                        "symlink pg_tblspc/1 -> /srv/ts size=0 mode=0000 mtime=4 header=none\n"
                         "end complete\n"
-                        "file pg_tblspc/1 size=4 mode=0000 mtime=5\n"
+                        "file pg_tblspc/1 size=4 mode=0000 mtime=5 header=4AABCA10\n"
                         "data 4 crc=AED87DD1\n"
                         "end complete\n"
                         "archive end\n"

@@ -1,8 +1,14 @@
 /*
- * Failure totality of a whole chain: handoff, tar_reader, handoff, extract. The n-th call that can
- * fail does, for n until none is left: the run fails with one Error that says why, nothing stays
- * open, and nothing is lost (which the sanitizers look after). The linker leads the calls here
- * (--wrap, see CMakeLists.txt).
+ * Failure totality of whole chains, which together have all stages:
+ *
+ *   directories  handoff -> tar_reader -> handoff => extract
+ *   files        tar_terminator -> tee( handoff => file_sink ;
+ *                                       tar_reader -> tar_writer -> handoff => file_sink )
+ *   descriptor   tar_reader -> tar_writer -> file_sink
+ *
+ * The n-th call that can fail does, for n until none is left: the run fails with one Error that
+ * says why, nothing stays open, and nothing is lost (which the sanitizers look after). The linker
+ * leads the calls here (--wrap, see CMakeLists.txt).
  */
 #include <dirent.h>
 #include <errno.h>
@@ -62,6 +68,10 @@ ssize_t __real_write(int fd, const void *data, size_t len);
 ssize_t __wrap_write(int fd, const void *data, size_t len);
 int __real_fsync(int fd);
 int __wrap_fsync(int fd);
+int __real_fdatasync(int fd);
+int __wrap_fdatasync(int fd);
+int __real_syncfs(int fd);
+int __wrap_syncfs(int fd);
 DIR *__real_fdopendir(int fd);
 DIR *__wrap_fdopendir(int fd);
 struct dirent *__real_readdir64(DIR *dir);
@@ -156,6 +166,20 @@ __wrap_fsync(int fd)
     return fails(EIO) ? -1 : __real_fsync(fd);
 }
 
+int
+__wrap_fdatasync(int fd)
+{
+    return fails(EIO) ? -1 : __real_fdatasync(fd);
+}
+
+/* Nothing is lost when it never runs, and the machine has other things to do. */
+int
+__wrap_syncfs(int fd)
+{
+    (void)fd;
+    return fails(EIO) ? -1 : 0;
+}
+
 DIR *
 __wrap_fdopendir(int fd)
 {
@@ -175,9 +199,19 @@ __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attr, void *(*run
     return fails(EAGAIN) ? EAGAIN : __real_pthread_create(thread, attr, run, arg);
 }
 
-/* ---- the run ---- */
+/* ---- the chains ---- */
 
+static const Archive base = {.name = "base.tar"};
+static const HandoffConfig blocks = {.block_size = 1024, .block_count = 2};
+static const TarOwner owner = {.uid = 1, .gid = 1};
+
+/* Directories below the test's own. */
 static const char *root_path;
+static const char *wal_path;
+static const char *one_path;
+static const char *two_path;
+
+static int null_fd; /* takes everything */
 
 static const char *
 find_root(void *ctx, Oid oid)
@@ -187,19 +221,66 @@ find_root(void *ctx, Oid oid)
     return root_path;
 }
 
-static bool
-run(Span tar, SyncMethod sync, Error *err)
+static Sink *
+directories_new(SyncMethod sync, Error *err)
 {
-    static const Archive base = {.name = "base.tar"};
-    const ExtractConfig config = {.root = find_root, .sync = sync, .directory_mode = 0700};
-    const HandoffConfig blocks = {.block_size = 1024, .block_count = 2};
-    Sink *sink = extract_new(&config, err);
-    bool ok;
+    const ExtractConfig config = {
+        .root = find_root, .wal_directory = wal_path, .sync = sync, .directory_mode = 0700};
+    Sink *sink = handoff_new(extract_new(&config, err), &blocks, err);
 
-    sink = handoff_new(sink, &blocks, err);
-    sink = tar_reader_new(sink, TAR_END_REQUIRED, err);
-    sink = handoff_new(sink, &blocks, err);
-    ok = sink != NULL && chunk_archive(sink, &base, tar, 700, err) && sink_finish(sink, err);
+    sink = tar_reader_new(sink, TAR_END_OPTIONAL, err);
+    return handoff_new(sink, &blocks, err);
+}
+
+static Sink *
+file_new(const char *directory, SyncMethod sync, Error *err)
+{
+    const FileSinkConfig config = {.directory = directory, .file_mode = 0600, .sync = sync};
+
+    return handoff_new(file_sink_new(&config, err), &blocks, err);
+}
+
+static Sink *
+files_new(SyncMethod sync, Error *err)
+{
+    Sink *one = file_new(one_path, sync, err);
+    Sink *two = one == NULL ? NULL : file_new(two_path, sync, err);
+
+    two = tar_reader_new(tar_writer_new(two, &owner, err), TAR_END_REQUIRED, err);
+    return tar_terminator_new(tee_new(one, two, err), err);
+}
+
+static Sink *
+descriptor_new(SyncMethod sync, Error *err)
+{
+    const FileSinkConfig config = {.fd = null_fd, .fd_name = "nowhere", .sync = sync};
+    Sink *sink = file_sink_new(&config, err);
+
+    return tar_reader_new(tar_writer_new(sink, &owner, err), TAR_END_OPTIONAL, err);
+}
+
+/* ---- the run ---- */
+
+typedef Sink *MakeChain(SyncMethod sync, Error *err);
+
+/* In two halves, with a flush between. */
+static bool
+push(Sink *sink, Span tar, Error *err)
+{
+    Span first = {.data = tar.data, .len = tar.len / 2};
+    Span second = {.data = tar.data + first.len, .len = tar.len - first.len};
+
+    return sink_archive_begin(sink, &base, err) && chunk_push(sink, first, 700, err) &&
+           sink_flush(sink, 1, err) && chunk_push(sink, second, 700, err) &&
+           sink_archive_end(sink, err) && sink_finish(sink, err);
+}
+
+static bool
+run(MakeChain *make, Span tar, SyncMethod sync, Error *err)
+{
+    Sink *sink = make(sync, err);
+    bool ok = sink != NULL && push(sink, tar, err);
+
     sink_free(sink);
     return ok;
 }
@@ -216,31 +297,54 @@ make_tar(void)
     tar_add(&tar, &(TarMember){TAR_DIRECTORY("base/5/")});
     tar_add(&tar, &(TarMember){.name = "base/5/1259", .data = content, .size = sizeof content});
     tar_add(&tar, &(TarMember){.name = "unnamed/deep/file", .data = content, .size = 700});
+    tar_add(&tar, &(TarMember){TAR_DIRECTORY("pg_wal/")});
+    tar_add(&tar, &(TarMember){TAR_FILE("pg_wal/archive_status/1.done", "")});
     tar_add(&tar, &(TarMember){TAR_SYMLINK("pg_tblspc/16385/", "/srv/ts")});
-    tar_end(&tar);
     return tar;
 }
 
-/* How many calls there were to fail. */
-static size_t
-fail_one_after_the_other(SyncMethod sync)
+static const char *
+make_directory(TempDir *dir, const char *name)
 {
-    TempDir dir;
+    temp_dir_mkdir(dir, name);
+    return temp_dir_path(dir, name);
+}
+
+static void
+make_directories(TempDir *dir)
+{
+    temp_dir_make(dir);
+    root_path = make_directory(dir, "root");
+    wal_path = make_directory(dir, "wal");
+    one_path = make_directory(dir, "one");
+    two_path = make_directory(dir, "two");
+}
+
+static void
+empty_directories(void)
+{
+    Error err = ERROR_INIT;
+
+    assert_true(dir_remove_contents(root_path, &err) && dir_remove_contents(wal_path, &err) &&
+                dir_remove_contents(one_path, &err) && dir_remove_contents(two_path, &err));
+}
+
+/* The run with one call failing after the other, until none does. How many calls there were. */
+static size_t
+fail_one_after_the_other(MakeChain *make, SyncMethod sync)
+{
     Buf tar = make_tar();
     Error err = ERROR_INIT;
-    size_t descriptors;
+    size_t descriptors = descriptors_open();
     size_t n = 0;
     bool ok;
 
-    temp_dir_make(&dir);
-    temp_dir_mkdir(&dir, "root");
-    root_path = temp_dir_path(&dir, "root");
-    descriptors = descriptors_open();
     do {
+        empty_directories();
         err = ERROR_INIT;
         atomic_store(&call_count, 0);
         fail_at = ++n;
-        ok = run(tar_span(&tar), sync, &err);
+        ok = run(make, tar_span(&tar), sync, &err);
         fail_at = 0;
         if (ok != (atomic_load(&call_count) < n))
             fail_msg("call %zu of %zu failed and the run did not: \"%s\"", n,
@@ -248,35 +352,115 @@ fail_one_after_the_other(SyncMethod sync)
         if (!ok && err.code != ERR_MEMORY && err.code != ERR_SYSTEM)
             fail_msg("call %zu: \"%s\"", n, err.message);
         assert_int_equal(descriptors_open(), descriptors);
-        if (!ok)
-            assert_true(dir_remove_contents(root_path, &err));
     } while (!ok);
-    assert_int_equal(temp_dir_mode(&dir, "root/unnamed/deep/file"), S_IFREG | 0600);
-    temp_dir_remove(&dir);
     buf_free(&tar);
     return n - 1;
 }
 
+/* ---- tests ---- */
+
 static void
-test_every_call_fails_once(void **state)
+expect_directories(SyncMethod sync, size_t least)
 {
-    (void)state;
-    assert_in_range(fail_one_after_the_other(SYNC_NONE), 50, 500);
+    TempDir dir;
+
+    make_directories(&dir);
+    assert_in_range(fail_one_after_the_other(directories_new, sync), least, 500);
+    assert_int_equal(temp_dir_mode(&dir, "root/unnamed/deep/file"), S_IFREG | 0600);
+    assert_int_equal(temp_dir_mode(&dir, "wal/archive_status/1.done"), S_IFREG | 0600);
+    temp_dir_remove(&dir);
 }
 
 static void
-test_every_call_fails_once_durable(void **state)
+expect_files(SyncMethod sync, size_t least)
+{
+    TempDir dir;
+    Buf tar = make_tar();
+    Buf one;
+    Buf two;
+
+    make_directories(&dir);
+    assert_in_range(fail_one_after_the_other(files_new, sync), least, 500);
+    tar_end(&tar);
+    one = temp_dir_read(&dir, "one/base.tar");
+    two = temp_dir_read(&dir, "two/base.tar");
+    assert_int_equal(one.len, tar.len);
+    assert_int_equal(two.len, tar.len);
+    assert_memory_equal(one.data, tar.data, tar.len);
+    assert_memory_equal(two.data, tar.data, tar.len);
+    buf_free(&one);
+    buf_free(&two);
+    buf_free(&tar);
+    temp_dir_remove(&dir);
+}
+
+static void
+test_directories(void **state)
 {
     (void)state;
-    assert_in_range(fail_one_after_the_other(SYNC_FSYNC), 100, 500);
+    expect_directories(SYNC_NONE, 60);
+}
+
+static void
+test_directories_synced(void **state)
+{
+    (void)state;
+    expect_directories(SYNC_FSYNC, 120);
+}
+
+static void
+test_directories_on_a_synced_file_system(void **state)
+{
+    (void)state;
+    expect_directories(SYNC_SYNCFS, 65);
+}
+
+static void
+test_files(void **state)
+{
+    (void)state;
+    expect_files(SYNC_NONE, 50);
+}
+
+static void
+test_files_synced(void **state)
+{
+    (void)state;
+    expect_files(SYNC_FSYNC, 60);
+}
+
+static void
+test_files_on_a_synced_file_system(void **state)
+{
+    (void)state;
+    expect_files(SYNC_SYNCFS, 60);
+}
+
+static void
+test_descriptor(void **state)
+{
+    TempDir dir;
+
+    (void)state;
+    make_directories(&dir);
+    null_fd = open("/dev/null", O_WRONLY | O_CLOEXEC);
+    assert_true(null_fd >= 0);
+    assert_in_range(fail_one_after_the_other(descriptor_new, SYNC_FSYNC), 15, 500);
+    (void)close(null_fd);
+    temp_dir_remove(&dir);
 }
 
 int
 main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_every_call_fails_once),
-        cmocka_unit_test(test_every_call_fails_once_durable),
+        cmocka_unit_test(test_directories),
+        cmocka_unit_test(test_directories_synced),
+        cmocka_unit_test(test_directories_on_a_synced_file_system),
+        cmocka_unit_test(test_files),
+        cmocka_unit_test(test_files_synced),
+        cmocka_unit_test(test_files_on_a_synced_file_system),
+        cmocka_unit_test(test_descriptor),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

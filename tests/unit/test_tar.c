@@ -1,6 +1,9 @@
-/* One tar header: numbers, names, magics, types, checksum, and what is refused. */
+/*
+ * One tar header, read and written: numbers, names, magics, types, checksum, and what is refused.
+ */
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdio.h>
 #include <string.h>
 
 #include <cmocka.h>
@@ -547,6 +550,309 @@ test_only_four_types_are_accepted(void **state)
     assert_int_equal(accepted, 4);
 }
 
+/* ---- writing ---- */
+
+static const TarOwner owner = {.uid = 999, .gid = 999};
+
+/* Expect tar_format to make a block of the entry, and tar_parse to find the entry in it. */
+static void
+format(const Entry *entry, uint8_t block[TAR_BLOCK])
+{
+    char name[TAR_NAME_MAX + 1];
+    TarHeader header = {.size = 0};
+    Error err = ERROR_INIT;
+
+    memset(block, 0x5a, TAR_BLOCK);
+    if (!tar_format(entry, &owner, block, &err) || !tar_parse(block, &header, &err))
+        fail_msg("%s", err.message);
+    (void)snprintf(name, sizeof name, "%s%s", entry->path, entry->kind == ENTRY_FILE ? "" : "/");
+    assert_string_equal(header.name, name);
+    assert_string_equal(header.link, entry->link_target == NULL ? "" : entry->link_target);
+    assert_int_equal(header.kind, entry->kind);
+    assert_true(header.size == entry->size);
+    assert_int_equal(header.mode, entry->mode & 07777);
+    assert_true(header.mtime == entry->mtime);
+}
+
+static void
+expect_format_refused(const Entry *entry, ErrorCode code, const char *message)
+{
+    uint8_t block[TAR_BLOCK];
+    uint8_t before[TAR_BLOCK];
+    Error err = ERROR_INIT;
+
+    memset(block, 0x5a, sizeof block);
+    memcpy(before, block, sizeof block);
+    assert_false(tar_format(entry, &owner, block, &err));
+    assert_string_equal(err.message, message);
+    assert_int_equal(err.code, code);
+    assert_memory_equal(block, before, sizeof block);
+}
+
+static void
+test_format_is_the_servers(void **state)
+{
+    uint8_t expected[TAR_BLOCK];
+    uint8_t block[TAR_BLOCK];
+
+    (void)state;
+    server_header(expected);
+    format(&(Entry){.kind = ENTRY_FILE,
+                    .path = "base/5/1259_fsm",
+                    .size = 24576,
+                    .mode = 0600,
+                    .mtime = 015114325436},
+           block);
+    assert_memory_equal(block, expected, TAR_BLOCK);
+}
+
+static void
+test_format_of_every_kind(void **state)
+{
+    uint8_t expected[TAR_BLOCK];
+    uint8_t block[TAR_BLOCK];
+
+    (void)state;
+    format(&(Entry){.kind = ENTRY_DIRECTORY, .path = "pg_wal", .mode = 0750, .mtime = 5}, block);
+    tar_build_header(expected, &(TarMember){TAR_DIRECTORY("pg_wal/"), .mode = 0750, .mtime = 5});
+    assert_memory_equal(block, expected, TAR_BLOCK);
+
+    format(&(Entry){.kind = ENTRY_SYMLINK,
+                    .path = "pg_tblspc/16385",
+                    .link_target = "/srv/ts",
+                    .mode = 0777,
+                    .mtime = 6},
+           block);
+    tar_build_header(expected, &(TarMember){TAR_SYMLINK("pg_tblspc/16385/", "/srv/ts"),
+                                            .mode = 0777, .mtime = 6});
+    assert_memory_equal(block, expected, TAR_BLOCK);
+}
+
+static void
+test_format_of_large_and_old(void **state)
+{
+    static const uint64_t sizes[] = {0, 1, (1ull << 33) - 1, 1ull << 33, 1ull << 40, TAR_SIZE_MAX};
+    static const int64_t times[] = {0, 1, -1, (1ll << 33) - 1, 1ll << 33, INT64_MIN, INT64_MAX};
+    uint8_t block[TAR_BLOCK];
+
+    (void)state;
+    for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+        format(&(Entry){.kind = ENTRY_FILE, .path = "f", .size = sizes[i], .mode = 0640}, block);
+        assert_int_equal(block[124] == 0x80, sizes[i] >= 1ull << 33);
+    }
+    for (size_t i = 0; i < sizeof times / sizeof times[0]; i++)
+        format(&(Entry){.kind = ENTRY_FILE, .path = "f", .mtime = times[i]}, block);
+    format(&(Entry){.kind = ENTRY_FILE, .path = "f", .mode = 0107644}, block);
+    assert_memory_equal(block + 100, "0007644 ", 8);
+}
+
+static void
+test_format_of_owners(void **state)
+{
+    static const struct {
+        TarOwner owner;
+        char fields[17]; /* both */
+    } cases[] = {
+        {{0, 0}, "0000000 0000000 "},
+        {{04000, 02000}, "0004000 0002000 "},
+        {{2097151, 1}, "7777777 0000001 "},
+        {{2097152, UINT32_MAX}, "\x80\0\0\0\0\x20\0\0\x80\0\0\0\xff\xff\xff\xff"},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        uint8_t block[TAR_BLOCK];
+        Error err = ERROR_INIT;
+
+        assert_true(tar_format(&(Entry){.path = "f"}, &cases[i].owner, block, &err));
+        assert_memory_equal(block + 108, cases[i].fields, 16);
+    }
+}
+
+static void
+test_format_of_the_longest_names(void **state)
+{
+    char name[100];
+    uint8_t block[TAR_BLOCK];
+
+    (void)state;
+    memset(name, 'n', 99);
+    name[99] = '\0';
+    format(&(Entry){.kind = ENTRY_FILE, .path = name, .size = 1}, block);
+    assert_int_equal(block[99], 0);
+    format(&(Entry){.kind = ENTRY_DIRECTORY, .path = name}, block);
+    assert_int_equal(block[99], '/'); /* no room for a zero: none is needed */
+    format(&(Entry){.kind = ENTRY_SYMLINK, .path = name, .link_target = name}, block);
+    assert_int_equal(block[256], 0);
+}
+
+static void
+test_format_refuses_what_does_not_fit(void **state)
+{
+    char message[1024];
+    char name[101];
+
+    (void)state;
+    memset(name, 'n', 100);
+    name[100] = '\0';
+    (void)snprintf(message, sizeof message,
+                   "file name too long for tar format: \"%s\" has 100 bytes, at most 99 fit", name);
+    for (EntryKind kind = ENTRY_FILE; kind <= ENTRY_SYMLINK; kind++)
+        expect_format_refused(&(Entry){.kind = kind, .path = name, .link_target = "/t"},
+                              ERR_UNSUPPORTED, message);
+    (void)snprintf(
+        message, sizeof message,
+        "symbolic link target too long for tar format: \"%s\" of \"l\" has 100 bytes, at "
+        "most 99 fit",
+        name);
+    expect_format_refused(&(Entry){.kind = ENTRY_SYMLINK, .path = "l", .link_target = name},
+                          ERR_UNSUPPORTED, message);
+}
+
+static void
+test_format_refuses_what_no_entry_is(void **state)
+{
+    int unknown = 7; /* through an int: no compiler shall know */
+    Entry entry = {.path = "m"};
+
+    (void)state;
+    expect_format_refused(&(Entry){.path = ""}, ERR_BUG, "tar member has no name");
+    expect_format_refused(&(Entry){.kind = ENTRY_SYMLINK, .path = "l"}, ERR_BUG,
+                          "tar member \"l\" is a link without a target");
+    expect_format_refused(&(Entry){.kind = ENTRY_SYMLINK, .path = "l", .link_target = ""}, ERR_BUG,
+                          "tar member \"l\" is a link without a target");
+    expect_format_refused(&(Entry){.kind = ENTRY_DIRECTORY, .path = "d", .size = 1}, ERR_BUG,
+                          "tar member \"d\" cannot have 1 bytes");
+    expect_format_refused(&(Entry){.path = "f", .size = TAR_SIZE_MAX + 1}, ERR_BUG,
+                          "tar member \"f\" cannot have 9223372036854775296 bytes");
+    memcpy(&entry.kind, &unknown, sizeof entry.kind);
+    expect_format_refused(&entry, ERR_BUG, "tar member \"m\" is of unknown kind 7");
+}
+
+/* ---- changing ---- */
+
+/* The member's block, changed into what the entry says. */
+static void
+patch(const TarMember *member, const Entry *entry, uint8_t block[TAR_BLOCK])
+{
+    Error err = ERROR_INIT;
+    TarHeader header;
+
+    tar_build_header(block, member);
+    if (!tar_patch(block, entry, &err) || !tar_parse(block, &header, &err))
+        fail_msg("%s", err.message);
+    assert_true(header.size == entry->size);
+    assert_int_equal(header.mode, entry->mode);
+    assert_true(header.mtime == entry->mtime);
+}
+
+/* All forms of a header, which stay as they are unless something has changed. */
+static const TarMember forms[] = {
+    {.name = "f", .mode = 0640, .claim = 700, .mtime = 9},
+    {.name = "f", .prefix = "a/b", .mode = 0640, .claim = 700, .mtime = 9},
+    {.name = "f", .magic = TAR_MAGIC_GNU, .mode = 0640, .claim = 700, .mtime = 9},
+    {.name = "f", .magic = TAR_MAGIC_LOOSE, .mode = 0640, .claim = 700, .mtime = 9},
+    {.name = "f", .base256 = true, .mode = 0640, .claim = 700, .mtime = 9},
+    {.name = "f", .type = TAR_TYPE_NUL, .mode = 0640, .claim = 700, .mtime = 9},
+};
+
+static void
+test_patch_of_nothing(void **state)
+{
+    const Entry entry = {.path = "f", .size = 700, .mode = 0640, .mtime = 9};
+    uint8_t before[TAR_BLOCK];
+    uint8_t block[TAR_BLOCK];
+    Error err = ERROR_INIT;
+
+    (void)state;
+    for (size_t i = 0; i < sizeof forms / sizeof forms[0]; i++) {
+        tar_build_header(before, &forms[i]);
+        patch(&forms[i], &entry, block);
+        assert_memory_equal(block, before, TAR_BLOCK);
+    }
+    /* Not even a checksum in another form, or a mode with more bits, is written anew. */
+    memcpy(before + 148, "012345\0 ", 8);
+    memcpy(before + 100, "0100640 ", 8);
+    (void)snprintf((char *)before + 148, 7, "%06o", tar_checksum(before));
+    memcpy(block, before, TAR_BLOCK);
+    assert_true(tar_patch(block, &entry, &err));
+    assert_memory_equal(block, before, TAR_BLOCK);
+}
+
+static void
+test_patch_changes_only_what_has_changed(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof forms / sizeof forms[0]; i++) {
+        TarMember changed = forms[i];
+        uint8_t expected[TAR_BLOCK];
+        uint8_t block[TAR_BLOCK];
+
+        /* All three, in octal digits. */
+        changed.base256 = false;
+        changed.claim = 8192;
+        changed.mode = 0600;
+        changed.mtime = 1700000001;
+        tar_build_header(expected, &changed);
+        if (forms[i].base256) /* the owner keeps its form */
+            memcpy(expected + 108, "\x80\0\0\0\0\0\x03\xe7\x80\0\0\0\0\0\x03\xe7", 16);
+        tar_seal(expected);
+        patch(&forms[i], &(Entry){.path = "f", .size = 8192, .mode = 0600, .mtime = 1700000001},
+              block);
+        assert_memory_equal(block, expected, TAR_BLOCK);
+
+        /* One. */
+        changed = forms[i];
+        changed.mode = 0600;
+        tar_build_header(expected, &changed);
+        patch(&forms[i], &(Entry){.path = "f", .size = 700, .mode = 0600, .mtime = 9}, block);
+        assert_memory_equal(block, expected, TAR_BLOCK);
+    }
+}
+
+static void
+test_patch_of_a_large_size(void **state)
+{
+    const Entry entry = {.path = "f", .size = 1ull << 33, .mode = 0640, .mtime = -5};
+    uint8_t block[TAR_BLOCK];
+
+    (void)state;
+    patch(&forms[0], &entry, block);
+    assert_memory_equal(block + 124, "\x80\0\0\0\0\0\0\x02\0\0\0\0", 12);
+    assert_memory_equal(block + 136, "\x80\0\0\0\xff\xff\xff\xff\xff\xff\xff\xfb", 12);
+}
+
+static void
+expect_patch_refused(const TarMember *member, const Entry *entry, ErrorCode code,
+                     const char *message)
+{
+    uint8_t before[TAR_BLOCK];
+    uint8_t block[TAR_BLOCK];
+    Error err = ERROR_INIT;
+
+    tar_build_header(before, member);
+    memcpy(block, before, TAR_BLOCK);
+    assert_false(tar_patch(block, entry, &err));
+    assert_string_equal(err.message, message);
+    assert_int_equal(err.code, code);
+    assert_memory_equal(block, before, TAR_BLOCK);
+}
+
+static void
+test_patch_refuses_what_does_not_belong_together(void **state)
+{
+    (void)state;
+    expect_patch_refused(&forms[0], &(Entry){.kind = ENTRY_DIRECTORY, .path = "f"}, ERR_BUG,
+                         "\"f\" has the tar header of another kind of member");
+    expect_patch_refused(&(TarMember){TAR_DIRECTORY("d/")}, &(Entry){.path = "d", .size = 1},
+                         ERR_BUG, "\"d\" has the tar header of another kind of member");
+    expect_patch_refused(&(TarMember){TAR_DIRECTORY("d/")},
+                         &(Entry){.kind = ENTRY_DIRECTORY, .path = "d", .size = 1}, ERR_BUG,
+                         "tar member \"d\" cannot have 1 bytes");
+    expect_patch_refused(&(TarMember){.name = "f", .magic = TAR_MAGIC_NONE}, &(Entry){.path = "f"},
+                         ERR_FORMAT, "tar header has an unknown magic");
+}
+
 int
 main(void)
 {
@@ -580,6 +886,17 @@ main(void)
         cmocka_unit_test(test_padding),
         cmocka_unit_test(test_types_that_are_not_handled_are_named),
         cmocka_unit_test(test_only_four_types_are_accepted),
+        cmocka_unit_test(test_format_is_the_servers),
+        cmocka_unit_test(test_format_of_every_kind),
+        cmocka_unit_test(test_format_of_large_and_old),
+        cmocka_unit_test(test_format_of_owners),
+        cmocka_unit_test(test_format_of_the_longest_names),
+        cmocka_unit_test(test_format_refuses_what_does_not_fit),
+        cmocka_unit_test(test_format_refuses_what_no_entry_is),
+        cmocka_unit_test(test_patch_of_nothing),
+        cmocka_unit_test(test_patch_changes_only_what_has_changed),
+        cmocka_unit_test(test_patch_of_a_large_size),
+        cmocka_unit_test(test_patch_refuses_what_does_not_belong_together),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -145,6 +145,56 @@ test_content_arrives_unchanged(void **state)
     buf_free(&tar);
 }
 
+/* What the hook compares with. */
+typedef struct Headers {
+    const uint8_t *blocks[4];
+    size_t next;
+} Headers;
+
+static bool
+expect_header(void *ctx, const Event *event, Error *err)
+{
+    Headers *headers = ctx;
+
+    (void)err;
+    if (event == NULL || event->kind != EVENT_ENTRY_BEGIN)
+        return true;
+    assert_true(headers->next < sizeof headers->blocks / sizeof headers->blocks[0]);
+    assert_non_null(event->entry->tar_header);
+    assert_memory_equal(event->entry->tar_header, headers->blocks[headers->next],
+                        TAR_BUILDER_BLOCK);
+    headers->next++;
+    return true;
+}
+
+static void
+test_entries_come_with_their_headers(void **state)
+{
+    Buf tar = BUF_INIT;
+    Headers headers = {.next = 0};
+
+    (void)state;
+    tar_add(&tar, &(TarMember){TAR_DIRECTORY("./")}); /* no entry, so no header either */
+    tar_add(&tar, &(TarMember){TAR_FILE("./a//b", "x"), .magic = TAR_MAGIC_GNU});
+    tar_add(&tar, &(TarMember){TAR_DIRECTORY("d/")});
+    tar_add(&tar, &(TarMember){.name = "empty", .base256 = true});
+    tar_add(&tar, &(TarMember){TAR_SYMLINK("pg_tblspc/1/", "/srv/ts")});
+    tar_end(&tar);
+    headers.blocks[0] = tar.data + 512;
+    for (size_t i = 1; i < 4; i++)
+        headers.blocks[i] = tar.data + 1024 + i * 512;
+    for (size_t i = 0; i < sizeof pieces / sizeof pieces[0]; i++) {
+        Recording recording = {.hook = expect_header, .ctx = &headers};
+        Error err = ERROR_INIT;
+
+        headers.next = 0;
+        assert_true(read_tar(&recording, tar_span(&tar), pieces[i], TAR_END_REQUIRED, &err));
+        assert_int_equal(headers.next, 4);
+        recording_free(&recording);
+    }
+    buf_free(&tar);
+}
+
 static bool
 expect_inside(void *ctx, const Event *event, Error *err)
 {
@@ -662,6 +712,7 @@ main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_base_archive),
         cmocka_unit_test(test_content_arrives_unchanged),
+        cmocka_unit_test(test_entries_come_with_their_headers),
         cmocka_unit_test(test_content_is_not_copied),
         cmocka_unit_test(test_many_archives_through_one_reader),
         cmocka_unit_test(test_flush_passes_in_its_place),

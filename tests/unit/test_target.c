@@ -1,5 +1,7 @@
 /*
- * The directories of a backup: which may be used, and that exactly what was made is taken back.
+ * The directories of a backup: which may be used, what is made in them besides the backup itself,
+ * and that exactly what was made is taken back. Calls that make a file last pass through this file
+ * (linked with --wrap), which writes them down and lets one of them fail.
  */
 #include <errno.h>
 #include <setjmp.h>
@@ -15,6 +17,7 @@
 #include <cmocka.h>
 
 #include "basebackup/internal.h"
+#include "support/descriptors.h"
 #include "support/temp_dir.h"
 
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
@@ -112,6 +115,65 @@ exists(Here *here, const char *name)
     return temp_dir_exists(&here->dir, name);
 }
 
+/* ---- what is written and synced ---- */
+
+static struct {
+    bool watched;
+    Buf log;
+    size_t calls;
+    size_t fail_at; /* this call (from 1) fails with EIO; 0: none */
+} ops;
+
+ssize_t __real_write(int fd, const void *data, size_t len);
+int __real_fsync(int fd);
+int __real_close(int fd);
+ssize_t __wrap_write(int fd, const void *data, size_t len);
+int __wrap_fsync(int fd);
+int __wrap_close(int fd);
+
+static bool
+note_op(const char *op, int fd)
+{
+    Error err = ERROR_INIT;
+    char path[4096];
+    const char *name;
+
+    if (!ops.watched)
+        return true;
+    name = strrchr(descriptor_path(fd, path, sizeof path), '/');
+    assert_non_null(name);
+    assert_true(buf_printf(&ops.log, &err, "%s %s\n", op, name + 1));
+    if (++ops.calls != ops.fail_at)
+        return true;
+    errno = EIO;
+    return false;
+}
+
+ssize_t
+__wrap_write(int fd, const void *data, size_t len)
+{
+    return note_op("write", fd) ? __real_write(fd, data, len) : -1;
+}
+
+int
+__wrap_fsync(int fd)
+{
+    return note_op("fsync", fd) ? __real_fsync(fd) : -1;
+}
+
+/* Like Linux, which has closed it whatever it says. */
+int
+__wrap_close(int fd)
+{
+    bool ok = note_op("close", fd);
+    int failure = errno;
+
+    if (__real_close(fd) != 0)
+        return -1;
+    errno = failure;
+    return ok ? 0 : -1;
+}
+
 /* ---- claiming ---- */
 
 static void
@@ -204,6 +266,28 @@ test_directory_that_was_never_finished(void **state)
     assert_non_null(strstr(here->err.hint, "remove it"));
 }
 
+/* Whoever follows the other hint would remove what was kept for him. */
+static void
+test_directory_with_bad_pages(void **state)
+{
+    static const char *const besides[] = {"target/backup_manifest", "target/backup_manifest.tmp"};
+
+    for (size_t i = 0; i < COUNT(besides); i++) {
+        Here *here = *state;
+
+        temp_dir_mkdir(&here->dir, "target");
+        temp_dir_write(&here->dir, "target/backup_bad_pages", "", 0);
+        temp_dir_write(&here->dir, besides[i], "", 0);
+        assert_false(target_claim(here->target, in_dir(here, "target"), 0700, &here->err));
+        assert_int_equal(here->err.code, ERR_USAGE);
+        assert_non_null(strstr(here->err.message, "\" exists but is not empty"));
+        assert_string_equal(here->err.hint,
+                            "It holds a backup that was kept although pages in it are damaged "
+                            "(backup_bad_pages lists them): look at it before you remove "
+                            "anything.");
+    }
+}
+
 static void
 test_what_is_no_directory(void **state)
 {
@@ -266,6 +350,49 @@ test_directories_that_overlap(void **state)
         take_back(here);
         assert_false(exists(here, "target"));
         assert_true(exists(here, "other"));
+    }
+}
+
+/* As --waldir: within the data directory or a tablespace, or around them. */
+static void
+test_wal_directory_overlaps(void **state)
+{
+    static const struct {
+        const char *name;
+        const char *other; /* what it overlaps; NULL: it is taken for one that is not empty */
+    } cases[] = {
+        {"data", "data"},      {"data/pg_wal", "data"},  {"data/pg_wal/deep", "data"},
+        {"space", "space"},    {"space/wal", "space"},   {"to_data/wal", "data"},
+        {"to_space", "space"}, {"up/inner", "up/inner"}, {"up", NULL},
+        {".", NULL},
+    };
+
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        Here *here = *state;
+
+        temp_dir_mkdir(&here->dir, "space");
+        (void)symlink("data", in_dir(here, "to_data"));
+        (void)symlink("space", in_dir(here, "to_space"));
+        claim(here, "data");
+        claim(here, "space");
+        claim(here, "up/inner");
+        assert_false(target_claim(here->target, in_dir(here, cases[i].name), 0700, &here->err));
+        assert_int_equal(here->err.code, ERR_USAGE);
+        if (cases[i].other == NULL) {
+            assert_non_null(strstr(here->err.message, "exists but is not empty"));
+        } else {
+            char overlap[4400];
+
+            (void)snprintf(overlap, sizeof overlap, "it overlaps directory \"%s\"",
+                           in_dir(here, cases[i].other));
+            assert_non_null(strstr(here->err.message, overlap));
+        }
+        here->err = ERROR_INIT;
+        take_back(here);
+        assert_false(exists(here, "data"));
+        assert_false(exists(here, "up"));
+        assert_true(exists(here, "space"));
+        assert_true(exists(here, "to_space"));
     }
 }
 
@@ -447,6 +574,276 @@ test_directory_inside(void **state)
     assert_false(exists(here, "target"));
 }
 
+/* ---- links ---- */
+
+/* The link goes with its directory. What it leads to goes only if it was claimed itself. */
+static void
+test_link(void **state)
+{
+    static const bool was_there[] = {false, true};
+
+    for (size_t i = 0; i < COUNT(was_there) * 2; i++) {
+        bool claimed = i >= COUNT(was_there);
+        Here *here = *state;
+
+        temp_dir_mkdir(&here->dir, "wal");
+        if (was_there[i % COUNT(was_there)])
+            temp_dir_mkdir(&here->dir, "target");
+        claim(here, "target");
+        if (claimed)
+            claim(here, "wal");
+        assert_true(target_link(here->target, in_dir(here, "target/pg_wal"), in_dir(here, "wal"),
+                                &here->err));
+        assert_string_equal(temp_dir_link(&here->dir, "target/pg_wal"), in_dir(here, "wal"));
+        temp_dir_write(&here->dir, "target/pg_wal/segment", "x", 1);
+        assert_true(exists(here, "wal/segment"));
+        take_back(here);
+        assert_null(strstr(buf_text(&here->told), "failed"));
+        assert_false(exists(here, "target/pg_wal"));
+        assert_int_equal(exists(here, "target"), was_there[i % COUNT(was_there)]);
+        assert_true(exists(here, "wal"));
+        assert_int_equal(exists(here, "wal/segment"), !claimed);
+        temp_dir_remove(&here->dir);
+        temp_dir_make(&here->dir);
+    }
+}
+
+/* However the user writes the directory. */
+static void
+test_link_in_untidy_paths(void **state)
+{
+    static const struct {
+        const char *name;
+        const char *link;
+    } cases[] = {
+        {"target/", "target/pg_wal"},    {"target/", "target//pg_wal"},
+        {"target//", "target///pg_wal"}, {"target", "target//pg_wal"},
+        {"./target", "./target/pg_wal"}, {"other/../target", "other/../target/pg_wal"},
+    };
+
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        Here *here = *state;
+
+        temp_dir_mkdir(&here->dir, "other");
+        claim(here, cases[i].name);
+        assert_true(target_link(here->target, in_dir(here, cases[i].link), "/wal", &here->err));
+        assert_string_equal(temp_dir_link(&here->dir, "target/pg_wal"), "/wal");
+        take_back(here);
+        assert_false(exists(here, "target"));
+    }
+}
+
+static void
+test_link_outside(void **state)
+{
+    static const char *const names[] = {"pg_wal", "other/pg_wal", "target2/pg_wal", "target"};
+    Here *here = *state;
+
+    temp_dir_mkdir(&here->dir, "other");
+    temp_dir_mkdir(&here->dir, "target2");
+    for (size_t i = 0; i < COUNT(names) * 2; i++) {
+        const char *path = in_dir(here, names[i % COUNT(names)]);
+        char message[4400];
+
+        if (i == COUNT(names))
+            claim(here, "target");
+        assert_false(target_link(here->target, path, "/wal", &here->err));
+        (void)snprintf(message, sizeof message, "symbolic link \"%s\" is outside the backup", path);
+        assert_string_equal(here->err.message, message);
+        assert_int_equal(here->err.code, ERR_BUG);
+        here->err = ERROR_INIT;
+    }
+    assert_false(exists(here, "pg_wal"));
+    assert_false(exists(here, "other/pg_wal"));
+}
+
+static void
+test_link_whose_name_is_taken(void **state)
+{
+    Here *here = *state;
+    char message[8900];
+
+    claim(here, "target");
+    temp_dir_mkdir(&here->dir, "target/pg_wal");
+    assert_false(
+        target_link(here->target, in_dir(here, "target/pg_wal"), in_dir(here, "wal"), &here->err));
+    (void)snprintf(message, sizeof message, "could not create symbolic link \"%s\" to \"%s\": %s",
+                   in_dir(here, "target/pg_wal"), in_dir(here, "wal"), strerror(EEXIST));
+    assert_string_equal(here->err.message, message);
+    assert_int_equal(here->err.sys_errno, EEXIST);
+    assert_true(S_ISDIR(temp_dir_mode(&here->dir, "target/pg_wal")));
+}
+
+/* ---- files ---- */
+
+static bool
+make_file(Here *here, const char *name, const char *content, SyncMethod sync)
+{
+    return target_make_file(here->dir.path, name, span_of(content), 0640, sync, &here->err);
+}
+
+static void
+assert_content(Here *here, const char *name, const char *content, size_t len)
+{
+    Buf found = temp_dir_read(&here->dir, name);
+
+    assert_int_equal(found.len, len);
+    if (len > 0)
+        assert_memory_equal(found.data, content, len);
+    buf_free(&found);
+}
+
+static void
+test_file(void **state)
+{
+    static const mode_t umasks[] = {0, 022, 0777};
+    static const SyncMethod methods[] = {SYNC_NONE, SYNC_FSYNC, SYNC_SYNCFS};
+
+    for (size_t i = 0; i < COUNT(umasks) * COUNT(methods); i++) {
+        Here *here = *state;
+        mode_t before = umask(umasks[i % COUNT(umasks)]);
+        bool ok = make_file(here, "mark", "base/1/2 3\n", methods[i / COUNT(umasks)]) &&
+                  make_file(here, "empty", "", methods[i / COUNT(umasks)]);
+
+        (void)umask(before);
+        assert_true(ok);
+        assert_content(here, "mark", "base/1/2 3\n", 11);
+        assert_content(here, "empty", "", 0);
+        assert_int_equal(temp_dir_mode(&here->dir, "mark"), S_IFREG | 0640);
+        assert_int_equal(temp_dir_mode(&here->dir, "empty"), S_IFREG | 0640);
+        temp_dir_remove(&here->dir);
+        temp_dir_make(&here->dir);
+    }
+}
+
+static void
+test_large_file(void **state)
+{
+    Here *here = *state;
+    size_t len = (size_t)3 * 1024 * 1024 + 17;
+    char *content = malloc(len);
+
+    assert_non_null(content);
+    for (size_t i = 0; i < len; i++)
+        content[i] = (char)(i * 31 + i / 251);
+    assert_true(target_make_file(here->dir.path, "mark",
+                                 (Span){.data = (uint8_t *)content, .len = len}, 0600, SYNC_FSYNC,
+                                 &here->err));
+    assert_content(here, "mark", content, len);
+    free(content);
+}
+
+/* Run it while its calls are written down. */
+static bool
+watched_file(Here *here, SyncMethod sync, size_t fail_at)
+{
+    bool ok;
+
+    buf_clear(&ops.log);
+    ops.calls = 0;
+    ops.fail_at = fail_at;
+    ops.watched = true;
+    ok =
+        target_make_file(in_dir(here, "target"), "mark", span_of("page\n"), 0600, sync, &here->err);
+    ops.watched = false;
+    return ok;
+}
+
+static void
+test_file_lasts(void **state)
+{
+    static const struct {
+        SyncMethod sync;
+        const char *log;
+    } cases[] = {
+        {SYNC_NONE, "write mark\nclose mark\n"},
+        {SYNC_FSYNC, "write mark\nfsync mark\nclose mark\nfsync target\nclose target\n"},
+        {SYNC_SYNCFS, "write mark\nfsync mark\nclose mark\nfsync target\nclose target\n"},
+    };
+
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        Here *here = *state;
+
+        claim(here, "target");
+        assert_true(watched_file(here, cases[i].sync, 0));
+        assert_string_equal(buf_text(&ops.log), cases[i].log);
+        take_back(here);
+    }
+    buf_free(&ops.log);
+}
+
+/* Each call fails once. The directory stays marked, for whoever finds it. */
+static void
+test_file_that_fails(void **state)
+{
+    static const struct {
+        const char *message; /* with the path of the file, or of its directory */
+        const char *name;
+        const char *log;
+    } cases[] = {
+        {"could not write to file", "target/mark", "write mark\nclose mark\n"},
+        {"could not fsync file", "target/mark", "write mark\nfsync mark\nclose mark\n"},
+        {"could not close file", "target/mark", "write mark\nfsync mark\nclose mark\n"},
+        {"could not fsync file", "target",
+         "write mark\nfsync mark\nclose mark\nfsync target\nclose target\n"},
+    };
+
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        Here *here = *state;
+        char message[4400];
+
+        claim(here, "target");
+        assert_false(watched_file(here, SYNC_FSYNC, i + 1));
+        (void)snprintf(message, sizeof message, "%s \"%s\": %s", cases[i].message,
+                       in_dir(here, cases[i].name), strerror(EIO));
+        assert_string_equal(here->err.message, message);
+        assert_int_equal(here->err.sys_errno, EIO);
+        assert_string_equal(buf_text(&ops.log), cases[i].log);
+        assert_true(exists(here, "target/mark"));
+        here->err = ERROR_INIT;
+        take_back(here);
+        assert_false(exists(here, "target"));
+    }
+    buf_free(&ops.log);
+}
+
+/* Nothing that is there is written over, nor what a link leads to. */
+static void
+test_file_whose_name_is_taken(void **state)
+{
+    Here *here = *state;
+    char message[4400];
+
+    temp_dir_write(&here->dir, "mark", "mine", 4);
+    assert_int_equal(symlink("nowhere", in_dir(here, "link")), 0);
+    assert_false(make_file(here, "mark", "page\n", SYNC_FSYNC));
+    (void)snprintf(message, sizeof message, "could not create file \"%s\": %s",
+                   in_dir(here, "mark"), strerror(EEXIST));
+    assert_string_equal(here->err.message, message);
+    assert_int_equal(here->err.sys_errno, EEXIST);
+    assert_content(here, "mark", "mine", 4);
+
+    assert_false(make_file(here, "link", "page\n", SYNC_FSYNC));
+    assert_int_equal(here->err.sys_errno, EEXIST);
+    assert_false(exists(here, "nowhere"));
+
+    assert_false(make_file(here, "missing/mark", "page\n", SYNC_FSYNC));
+    assert_int_equal(here->err.sys_errno, ENOENT);
+}
+
+/* What is written when a backup is kept is what the next run finds. */
+static void
+test_mark_is_found(void **state)
+{
+    Here *here = *state;
+
+    claim(here, "target");
+    assert_true(target_make_file(in_dir(here, "target"), TARGET_BAD_PAGES, span_of("page\n"), 0600,
+                                 SYNC_FSYNC, &here->err));
+    assert_false(target_claim(here->target, in_dir(here, "target"), 0700, &here->err));
+    assert_non_null(strstr(here->err.hint, "look at it before you remove anything"));
+}
+
 #define TARGET_TEST(function) cmocka_unit_test_setup_teardown(function, set_up, tear_down)
 
 int
@@ -458,9 +855,11 @@ main(void)
         TARGET_TEST(test_modes_whatever_the_umask),
         TARGET_TEST(test_directory_that_is_not_empty),
         TARGET_TEST(test_directory_that_was_never_finished),
+        TARGET_TEST(test_directory_with_bad_pages),
         TARGET_TEST(test_what_is_no_directory),
         TARGET_TEST(test_link_to_a_directory),
         TARGET_TEST(test_directories_that_overlap),
+        TARGET_TEST(test_wal_directory_overlaps),
         TARGET_TEST(test_directories_side_by_side),
         TARGET_TEST(test_parent_of_a_claimed_one),
         TARGET_TEST(test_last_one_goes_first),
@@ -472,6 +871,16 @@ main(void)
         TARGET_TEST(test_nobody_observes),
         TARGET_TEST(test_kept),
         TARGET_TEST(test_directory_inside),
+        TARGET_TEST(test_link),
+        TARGET_TEST(test_link_in_untidy_paths),
+        TARGET_TEST(test_link_outside),
+        TARGET_TEST(test_link_whose_name_is_taken),
+        TARGET_TEST(test_file),
+        TARGET_TEST(test_large_file),
+        TARGET_TEST(test_file_lasts),
+        TARGET_TEST(test_file_that_fails),
+        TARGET_TEST(test_file_whose_name_is_taken),
+        TARGET_TEST(test_mark_is_found),
     };
 
     return cmocka_run_group_tests_name("target", tests, NULL, NULL);
