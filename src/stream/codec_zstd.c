@@ -1,0 +1,195 @@
+/*
+ * zstd frames by libzstd, with a checksum of the content.
+ *
+ * What the stock server and tools write needs a window of at most 128 MiB to be read (level 22 and
+ * long-distance mode). A frame that says it needs more is refused: that memory would be its
+ * writer's choice, up to 2 GiB.
+ */
+#include <zstd.h>
+#include <zstd_errors.h>
+
+#include "stream/internal.h"
+
+#define ZSTD_WINDOW_LOG_ACCEPTED 27
+
+static CodecLevels
+zstd_levels(void)
+{
+    return (CodecLevels){
+        .min = ZSTD_minCLevel(), .max = ZSTD_maxCLevel(), .standard = ZSTD_CLEVEL_DEFAULT};
+}
+
+static bool
+zstd_is_memory_failure(size_t result)
+{
+    return ZSTD_getErrorCode(result) == ZSTD_error_memory_allocation;
+}
+
+static bool
+zstd_failure(size_t result, Error *err)
+{
+    if (zstd_is_memory_failure(result))
+        return error_set_memory(err);
+    return error_set(err, ERR_BUG, "zstd failed: %s", ZSTD_getErrorName(result));
+}
+
+/* ---- compression ---- */
+
+static bool
+set_parameters(ZSTD_CCtx *zstd, const Compression *compression, Error *err)
+{
+    size_t result;
+
+    result = ZSTD_CCtx_setParameter(zstd, ZSTD_c_compressionLevel, compression->level);
+    if (ZSTD_isError(result))
+        return error_set(err, ERR_UNSUPPORTED, "could not set zstd compression level to %d: %s",
+                         compression->level, ZSTD_getErrorName(result));
+    result = ZSTD_CCtx_setParameter(zstd, ZSTD_c_nbWorkers, compression->workers);
+    if (ZSTD_isError(result))
+        return error_set(err, ERR_UNSUPPORTED, "could not set compression worker count to %d: %s",
+                         compression->workers, ZSTD_getErrorName(result));
+    result = ZSTD_CCtx_setParameter(zstd, ZSTD_c_enableLongDistanceMatching,
+                                    compression->long_distance ? 1 : 0);
+    if (ZSTD_isError(result))
+        return error_set(err, ERR_UNSUPPORTED, "could not enable long-distance mode: %s",
+                         ZSTD_getErrorName(result));
+    result = ZSTD_CCtx_setParameter(zstd, ZSTD_c_checksumFlag, 1);
+    return !ZSTD_isError(result) || zstd_failure(result, err);
+}
+
+static void *
+zstd_compress_new(const Compression *compression, size_t *ret_room, Error *err)
+{
+    ZSTD_CCtx *zstd = ZSTD_createCCtx();
+
+    if (zstd == NULL) {
+        (void)error_set_memory(err);
+        return NULL;
+    }
+    if (!set_parameters(zstd, compression, err)) {
+        (void)ZSTD_freeCCtx(zstd);
+        return NULL;
+    }
+    *ret_room = ZSTD_CStreamOutSize();
+    return zstd;
+}
+
+static bool
+zstd_compress_begin(void *ctx, Buf *out, Error *err)
+{
+    size_t result = ZSTD_CCtx_reset(ctx, ZSTD_reset_session_only);
+
+    (void)out; /* the header comes with the first bytes */
+    return !ZSTD_isError(result) || zstd_failure(result, err);
+}
+
+static bool
+zstd_compress_step(void *ctx, CodecStep step, Span *in, Buf *out, CodecProgress *ret_progress,
+                   Error *err)
+{
+    static const ZSTD_EndDirective directives[] = {
+        [CODEC_CONTINUE] = ZSTD_e_continue, [CODEC_FLUSH] = ZSTD_e_flush, [CODEC_END] = ZSTD_e_end};
+    ZSTD_inBuffer input = {.src = in->data, .size = in->len};
+    ZSTD_outBuffer output = {.dst = out->data, .size = out->capacity, .pos = out->len};
+    size_t left = ZSTD_compressStream2(ctx, &output, &input, directives[step]);
+
+    if (ZSTD_isError(left))
+        return zstd_failure(left, err);
+    in->data += input.pos;
+    in->len -= input.pos;
+    out->len = output.pos;
+    /* What it keeps to itself while it is to go on is none of our business. */
+    if (step == CODEC_CONTINUE ? in->len > 0 : left > 0)
+        *ret_progress = CODEC_MORE;
+    else
+        *ret_progress = step == CODEC_END ? CODEC_ENDED : CODEC_DONE;
+    return true;
+}
+
+static void
+zstd_compress_free(void *ctx)
+{
+    (void)ZSTD_freeCCtx(ctx);
+}
+
+/* ---- decompression ---- */
+
+static void *
+zstd_decompress_new(size_t *ret_room, Error *err)
+{
+    ZSTD_DCtx *zstd = ZSTD_createDCtx();
+    size_t result;
+
+    if (zstd == NULL) {
+        (void)error_set_memory(err);
+        return NULL;
+    }
+    result = ZSTD_DCtx_setParameter(zstd, ZSTD_d_windowLogMax, ZSTD_WINDOW_LOG_ACCEPTED);
+    if (ZSTD_isError(result)) {
+        (void)zstd_failure(result, err);
+        (void)ZSTD_freeDCtx(zstd);
+        return NULL;
+    }
+    *ret_room = ZSTD_DStreamOutSize();
+    return zstd;
+}
+
+static bool
+zstd_decompress_begin(void *ctx, Error *err)
+{
+    size_t result = ZSTD_DCtx_reset(ctx, ZSTD_reset_session_only);
+
+    return !ZSTD_isError(result) || zstd_failure(result, err);
+}
+
+static bool
+zstd_unreadable(size_t result, Error *err)
+{
+    if (zstd_is_memory_failure(result))
+        return error_set_memory(err);
+    if (ZSTD_getErrorCode(result) == ZSTD_error_frameParameter_windowTooLarge)
+        return error_set(err, ERR_UNSUPPORTED,
+                         "zstd data that needs a window of more than %d MiB is not supported",
+                         1 << (ZSTD_WINDOW_LOG_ACCEPTED - 20));
+    return error_set(err, ERR_FORMAT, "damaged zstd data: %s", ZSTD_getErrorName(result));
+}
+
+static bool
+zstd_decompress_step(void *ctx, Span *in, Buf *out, CodecProgress *ret_progress, Error *err)
+{
+    ZSTD_inBuffer input = {.src = in->data, .size = in->len};
+    ZSTD_outBuffer output = {.dst = out->data, .size = out->capacity, .pos = out->len};
+    size_t result = ZSTD_decompressStream(ctx, &output, &input);
+
+    if (ZSTD_isError(result))
+        return zstd_unreadable(result, err);
+    in->data += input.pos;
+    in->len -= input.pos;
+    out->len = output.pos;
+    if (result == 0) /* how many bytes it would like to see next */
+        *ret_progress = CODEC_ENDED;
+    else
+        *ret_progress = in->len > 0 || output.pos == output.size ? CODEC_MORE : CODEC_DONE;
+    return true;
+}
+
+static void
+zstd_decompress_free(void *ctx)
+{
+    (void)ZSTD_freeDCtx(ctx);
+}
+
+const CodecOps codec_zstd = {
+    .levels = zstd_levels,
+    .magic = {0x28, 0xB5, 0x2F, 0xFD},
+    .magic_size = 4,
+    .skippable = true,
+    .compress_new = zstd_compress_new,
+    .compress_begin = zstd_compress_begin,
+    .compress_step = zstd_compress_step,
+    .compress_free = zstd_compress_free,
+    .decompress_new = zstd_decompress_new,
+    .decompress_begin = zstd_decompress_begin,
+    .decompress_step = zstd_decompress_step,
+    .decompress_free = zstd_decompress_free,
+};
