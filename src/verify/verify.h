@@ -28,12 +28,15 @@ typedef enum ProblemKind {
     PROBLEM_WAL         /* the WAL that the backup needs is missing or damaged */
 } ProblemKind;
 
+/* The block of a PROBLEM_PAGE that is about the file: how many pages of it are bad, say. */
+#define PROBLEM_WHOLE_FILE UINT32_MAX
+
 typedef struct Problem {
     ProblemKind kind;
-    const char *path;    /* as in the manifest; the timeline's WAL directory for PROBLEM_WAL */
+    const char *path;    /* as in the manifest; the WAL's directory or archive for PROBLEM_WAL */
     const char *message; /* the line to show, in pg_verifybackup's words */
     Lsn lsn;             /* PROBLEM_WAL: the first bad LSN */
-    uint32_t block;      /* PROBLEM_PAGE: within the relation fork */
+    uint32_t block;      /* PROBLEM_PAGE: within the relation fork, or PROBLEM_WHOLE_FILE */
     uint16_t expected;   /* PROBLEM_PAGE: the checksum that the page should have */
     uint16_t found;      /* PROBLEM_PAGE: the one it has */
 } Problem;
@@ -79,9 +82,12 @@ uint64_t ledger_byte_count(const Ledger *ledger);
  * passes (and of INCREMENTAL files, by the block numbers they name), and passes all on unchanged.
  * As the server does when it sends (backup/basebackup.c), pages without content (pd_upper 0) and
  * pages written after the backup began are not checked, nor files whose size is no multiple of the
- * page size. What is wrong goes to the ProblemSink, at once: at most PAGE_REPORTS_PER_FILE pages of
- * one file, then how many there were. A sink that has enough (returns false) ends the looking, not
- * the stream.
+ * page size. Unlike the server this stage cannot read a page again that was being written just
+ * then: where the server does not check, such a page can look bad.
+ * What is wrong goes to the ProblemSink, at once: at most PAGE_REPORTS_PER_FILE pages of one file,
+ * that there are more, and at its end how many there were, if more than one. An INCREMENTAL file
+ * whose header is damaged is reported and counts as one bad page. A sink that has enough (returns
+ * false) ends the looking, not the stream.
  */
 #define PAGE_REPORTS_PER_FILE 5
 
@@ -92,7 +98,7 @@ typedef struct PageCheckConfig {
     ProblemSink problems;
 } PageCheckConfig;
 
-/* Written by the pushing thread. */
+/* Zeroed by page_check_new, then written by the pushing thread. */
 typedef struct PageTally {
     uint64_t checked; /* pages whose checksum was computed */
     uint64_t bad;
@@ -131,14 +137,14 @@ typedef struct VerifyProgress {
 typedef struct VerifyConfig {
     const char *directory;
     const char *manifest_path; /* NULL: DIRECTORY/backup_manifest */
-    const char *wal_directory; /* NULL: DIRECTORY/pg_wal */
+    const char *wal_directory; /* NULL: DIRECTORY/pg_wal, or the archives */
     const char *const *ignore; /* canonical relative paths; each with all below it */
     size_t ignore_count;
     bool skip_checksums;
     bool skip_wal;
     ProblemSink problems;
-    /* Of the checksums; called from the calling thread, at most about ten times a second and once
-     * at the end; may be NULL. */
+    /* Of the checksums, or of the archives; called from the calling thread, at most about ten times
+     * a second and once at the end; may be NULL. */
     void (*progress)(void *ctx, const VerifyProgress *progress);
     void *progress_ctx;
     const Stop *stop; /* may be NULL */
@@ -150,6 +156,14 @@ typedef struct VerifyConfig {
  * manifest or the directory itself cannot be read.
  */
 bool verify_plain(const VerifyConfig *config, uint64_t *ret_problems, Error *err) MUST_USE;
+
+/*
+ * Likewise a backup in tar format: a directory of archives, compressed or not, each as it came from
+ * the server or from pg_basebackup. Every archive is read once; one that is damaged, or cut short,
+ * is a problem, and its files from there on are missing. Where no directory is named for the WAL,
+ * it is looked for in pg_wal.tar or, without one, in base.tar. No links are followed.
+ */
+bool verify_tar(const VerifyConfig *config, uint64_t *ret_problems, Error *err) MUST_USE;
 
 /*
  * One WAL range against the segments of a directory: reports at most one problem, the directory's

@@ -11,6 +11,7 @@ static const char *const kinds[] = {
     [PROBLEM_FILE_TYPE] = "FILE_TYPE",
     [PROBLEM_SYSTEM_ID] = "SYSTEM_ID",
     [PROBLEM_CONTROL] = "CONTROL",
+    [PROBLEM_PAGE] = "PAGE",
     [PROBLEM_WAL] = "WAL",
 };
 
