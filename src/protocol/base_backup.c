@@ -73,13 +73,58 @@ option_manifest(OptionList *list, const BaseBackupRequest *request, const Server
         option_text(list, "MANIFEST_CHECKSUMS", request->manifest_checksums);
 }
 
+/*
+ * A target other than us: nobody here can make the links that TABLESPACE_MAP stands for, so it is
+ * always asked for.
+ */
+static void
+option_target(OptionList *list, const BaseBackupRequest *request)
+{
+    if (request->target == NULL) {
+        option_text(list, "TARGET", "client");
+        return;
+    }
+    option_word(list, "TABLESPACE_MAP");
+    option_text(list, "TARGET", request->target);
+    if (request->target_detail != NULL)
+        option_text(list, "TARGET_DETAIL", request->target_detail);
+}
+
+static void
+option_compression(OptionList *list, const BaseBackupRequest *request)
+{
+    if (request->compression == NULL)
+        return;
+    option_text(list, "COMPRESSION", request->compression);
+    if (request->compression_detail != NULL)
+        option_text(list, "COMPRESSION_DETAIL", request->compression_detail);
+}
+
+/* What is left out in silence would make another backup than the one that was asked for. */
+static bool
+request_check(const BaseBackupRequest *request, const ServerFeatures *features, Error *err)
+{
+    if (request->incremental && !features->wal_summaries)
+        return server_too_old(features, 17, "server does not support incremental backup", err);
+    if (request->target != NULL && !features->backup_targets)
+        return server_too_old(features, 15,
+                              "backup targets are not supported by this server version", err);
+    if (request->compression != NULL && !features->compression)
+        return server_too_old(features, 15, "server does not support server-side compression", err);
+    return true;
+}
+
 bool
 base_backup_command(const BaseBackupRequest *request, const ServerFeatures *features, Buf *command,
                     Error *err)
 {
     OptionList list = {.command = command, .modern = features->command_options, .err = err};
 
+    if (!request_check(request, features, err))
+        return false;
     list.ok = buf_printf(command, err, "BASE_BACKUP");
+    if (request->incremental)
+        option_word(&list, "INCREMENTAL");
     option_text(&list, "LABEL", request->label);
     if (request->progress)
         option_word(&list, "PROGRESS");
@@ -93,13 +138,15 @@ base_backup_command(const BaseBackupRequest *request, const ServerFeatures *feat
         option_word(&list, list.modern ? "WAIT 0" : "NOWAIT");
     if (request->max_rate_kb > 0)
         option_number(&list, "MAX_RATE", request->max_rate_kb);
-    if (request->tablespace_map)
+    if (request->tablespace_map && request->target == NULL)
         option_word(&list, "TABLESPACE_MAP");
     option_verify(&list, request, features);
     option_manifest(&list, request, features);
-    if (list.modern)
-        option_text(&list, "TARGET", "client");
-    return list.ok && (!list.modern || buf_printf(command, err, ")"));
+    if (!list.modern)
+        return list.ok;
+    option_target(&list, request);
+    option_compression(&list, request);
+    return list.ok && buf_printf(command, err, ")");
 }
 
 /* ---- the beginning ---- */

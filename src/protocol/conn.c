@@ -62,21 +62,6 @@ params_free(Params *params)
 }
 
 static bool
-params_parse(Params *params, const char *conninfo, Error *err)
-{
-    char *why = NULL;
-
-    params->parsed = PQconninfoParse(conninfo, &why);
-    if (params->parsed != NULL)
-        return true;
-    if (why == NULL)
-        return error_set_memory(err);
-    (void)error_set_libpq(err, ERR_USAGE, why);
-    PQfreemem(why);
-    return false;
-}
-
-static bool
 keyword_is_place(const char *keyword)
 {
     return strcmp(keyword, "host") == 0 || strcmp(keyword, "hostaddr") == 0 ||
@@ -115,7 +100,7 @@ params_build(Params *params, const ConnConfig *config, const Pin *pin, const cha
 {
     size_t parsed = 0;
 
-    if (config->conninfo != NULL && !params_parse(params, config->conninfo, err))
+    if (config->conninfo != NULL && !conninfo_parse(config->conninfo, &params->parsed, err))
         return false;
     while (params->parsed != NULL && params->parsed[parsed].keyword != NULL)
         parsed++;

@@ -1,4 +1,4 @@
-#include "protocol/protocol.h"
+#include "protocol/internal.h"
 
 bool
 server_features(int version, const char *version_text, ServerFeatures *ret_features, Error *err)
@@ -22,6 +22,17 @@ server_features(int version, const char *version_text, ServerFeatures *ret_featu
         .read_slot = major >= 15,
         .drop_slot_wait = major >= 11,
         .wal_summaries = major >= 17,
+        .backup_targets = major >= 15,
+        .compression = major >= 15,
+        .recovery_settings = major >= 12,
     };
     return true;
+}
+
+bool
+server_too_old(const ServerFeatures *features, int since, const char *message, Error *err)
+{
+    (void)error_set(err, ERR_UNSUPPORTED, "%s", message);
+    return error_hint(err, "The server is of version %d.%d; this needs version %d or later.",
+                      features->major, features->version % 10000, since);
 }

@@ -40,6 +40,24 @@ struct Conn {
     Error failure; /* how this copy failed; ERR_NONE: it did not */
 };
 
+/* ERR_UNSUPPORTED: `message` says what the server lacks; the hint names its version and `since`. */
+bool server_too_old(const ServerFeatures *features, int since, const char *message, Error *err);
+
+/* ---- connection strings ---- */
+
+/* PQconninfoParse; freed with PQconninfoFree. */
+bool conninfo_parse(const char *conninfo, PQconninfoOption **ret_settings, Error *err) MUST_USE;
+
+/*
+ * The text that conn_primary_conninfo makes of a connection's settings (as PQconninfo gives them)
+ * for a standby of this major version, and a dbname (may be NULL); pure. `conninfo` is empty
+ * before.
+ */
+bool conninfo_format(const PQconninfoOption *settings, int major, const char *dbname, Buf *conninfo,
+                     Error *err) MUST_USE;
+
+/* ---- waiting, sending, results ---- */
+
 /* A command other than the end of a stream waits for as long as the server takes, or until a stop.
  */
 static inline CopyWait
@@ -87,8 +105,15 @@ bool conn_send(Conn *conn, const char *command, const Stop *stop, Error *err) MU
 /* Read up to the end of the running command; an error among the results is one. */
 bool conn_finish_command(Conn *conn, const CopyWait *wait, Error *err) MUST_USE;
 
+/* Run a command that answers with one result of `wanted`, which the caller owns. */
+bool conn_run(Conn *conn, const char *command, ExecStatusType wanted, PGresult **ret_result,
+              Error *err) MUST_USE;
+
 /* A COPY has begun, or is left behind. */
 void copy_enter(Conn *conn, ConnMode mode);
+
+/* One row of `fields` fields or more. */
+bool result_one_row(const PGresult *result, int fields, Error *err) MUST_USE;
 
 /* One field of one row, checked. `what` names it in the error: `could not parse WHAT "value"`. */
 bool field_text(const PGresult *result, int row, int column, const char *what,

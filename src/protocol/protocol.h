@@ -89,7 +89,8 @@ int conn_backend_pid(const Conn *conn);
  * What a standby's primary_conninfo has to say to reach the same server in the same way (stock:
  * fe_utils/recovery_gen.c): every setting of the connection that has a value, `key=value` with
  * libpq's quoting, the password included, without replication, dbname and
- * fallback_application_name; then the dbname, when one was named by `config`, the environment or a
+ * fallback_application_name, and without those that libpq of the server's version does not know
+ * (it would refuse them all); then the dbname, when one was named by `config`, the environment or a
  * service. Appended to `conninfo`; not yet quoted for a configuration file.
  */
 bool conn_primary_conninfo(const Conn *conn, const ConnConfig *config, Buf *conninfo,

@@ -1,6 +1,6 @@
 /*
- * The replication commands other than BASE_BACKUP. Command texts are in this file and base_backup.c
- * only. Scripts match on the messages of the stock tools, so these say the same in the same words.
+ * The replication commands that have no file of their own (base_backup.c, upload.c, settings.c).
+ * Scripts match on the messages of the stock tools, so these say the same in the same words.
  * Columns that a later server adds are ignored; missing ones are not.
  */
 #include <stdio.h>
@@ -11,32 +11,6 @@
 /* How long the results behind a stream may take. It has no Stop: a stop is why streams end. */
 #define STREAM_END_TIMEOUT_MS 10000
 
-/* Run a command that answers with one result of `wanted`. */
-static bool
-run(Conn *conn, const char *command, ExecStatusType wanted, PGresult **ret_result, Error *err)
-{
-    const CopyWait wait = wait_until(conn->stop);
-    PGresult *result = NULL;
-
-    if (conn_send(conn, command, conn->stop, err) &&
-        conn_expect(conn, &wait, wanted, &result, err) && conn_finish_command(conn, &wait, err)) {
-        *ret_result = result;
-        return true;
-    }
-    PQclear(result);
-    return conn_context(err, "could not send replication command \"%s\"", command);
-}
-
-static bool
-one_row(const PGresult *result, int fields, Error *err)
-{
-    if (PQntuples(result) == 1 && PQnfields(result) >= fields)
-        return true;
-    return error_set(err, ERR_PROTOCOL,
-                     "got %d rows and %d fields, expected %d rows and %d or more fields",
-                     PQntuples(result), PQnfields(result), 1, fields);
-}
-
 /* ---- the server ---- */
 
 static bool
@@ -44,7 +18,7 @@ identity_read(const PGresult *result, ServerIdentity *identity, Error *err)
 {
     const char *system_id;
 
-    if (!one_row(result, 3, err))
+    if (!result_one_row(result, 3, err))
         return error_context(err, "could not identify system");
     if (!field_text(result, 0, 0, "system identifier", &system_id, err))
         return false;
@@ -61,118 +35,12 @@ repl_identify_system(Conn *conn, ServerIdentity *ret_identity, Error *err)
     ServerIdentity identity;
     bool ok;
 
-    if (!run(conn, "IDENTIFY_SYSTEM", PGRES_TUPLES_OK, &result, err))
+    if (!conn_run(conn, "IDENTIFY_SYSTEM", PGRES_TUPLES_OK, &result, err))
         return false;
     ok = identity_read(result, &identity, err);
     PQclear(result);
     if (ok)
         *ret_identity = identity;
-    return ok;
-}
-
-/* "16MB": a number and one of the two units that a segment size can be told in. */
-static bool
-segment_size_parse(const char *text, uint64_t *ret_size)
-{
-    char digits[8];
-    size_t len = strspn(text, "0123456789");
-    uint32_t number;
-
-    if (len >= sizeof digits)
-        return false;
-    memcpy(digits, text, len);
-    digits[len] = '\0';
-    if (!u32_parse(digits, &number))
-        return false;
-    if (strcmp(text + len, "MB") == 0)
-        *ret_size = (uint64_t)number << 20;
-    else if (strcmp(text + len, "GB") == 0)
-        *ret_size = (uint64_t)number << 30;
-    else
-        return false;
-    return true;
-}
-
-static bool
-segment_size_read(const PGresult *result, uint32_t *ret_size, Error *err)
-{
-    const char *text;
-    uint64_t size;
-
-    if (!one_row(result, 1, err))
-        return error_context(err, "could not fetch WAL segment size");
-    if (!field_text(result, 0, 0, "WAL segment size", &text, err))
-        return false;
-    if (!segment_size_parse(text, &size))
-        return error_set(err, ERR_PROTOCOL, "WAL segment size could not be parsed: \"%s\"", text);
-    if (size < 1U << 20 || size > 1U << 30 || (size & (size - 1)) != 0)
-        return error_set(err, ERR_PROTOCOL,
-                         "WAL segment size must be a power of two between 1 MB and 1 GB, but the "
-                         "remote server reported a value of %llu bytes",
-                         (unsigned long long)size);
-    *ret_size = (uint32_t)size;
-    return true;
-}
-
-bool
-repl_segment_size(Conn *conn, uint32_t *ret_size, Error *err)
-{
-    PGresult *result = NULL;
-    bool ok;
-
-    if (!run(conn, "SHOW wal_segment_size", PGRES_TUPLES_OK, &result, err))
-        return false;
-    ok = segment_size_read(result, ret_size, err);
-    PQclear(result);
-    return ok;
-}
-
-/* "0750": three or four octal digits. */
-static bool
-mode_parse(const char *text, unsigned *ret_mode)
-{
-    size_t len = strspn(text, "01234567");
-    unsigned mode = 0;
-
-    if (len < 3 || len > 4 || text[len] != '\0')
-        return false;
-    for (; *text != '\0'; text++)
-        mode = mode << 3 | (unsigned)(*text - '0');
-    *ret_mode = mode;
-    return true;
-}
-
-static bool
-group_access_read(const PGresult *result, bool *ret_group, Error *err)
-{
-    const unsigned group_reads = 050;
-    const char *text;
-    unsigned mode;
-
-    if (!one_row(result, 1, err))
-        return error_context(err, "could not fetch group access flag");
-    if (!field_text(result, 0, 0, "group access flag", &text, err))
-        return false;
-    if (!mode_parse(text, &mode))
-        return error_set(err, ERR_PROTOCOL, "group access flag could not be parsed: %s", text);
-    *ret_group = (mode & group_reads) == group_reads;
-    return true;
-}
-
-bool
-repl_group_access(Conn *conn, bool *ret_group, Error *err)
-{
-    PGresult *result = NULL;
-    bool ok;
-
-    if (!conn->features.group_access) {
-        *ret_group = false;
-        return true;
-    }
-    if (!run(conn, "SHOW data_directory_mode", PGRES_TUPLES_OK, &result, err))
-        return false;
-    ok = group_access_read(result, ret_group, err);
-    PQclear(result);
     return ok;
 }
 
@@ -205,9 +73,9 @@ repl_create_slot(Conn *conn, const char *name, SlotKind kind, SlotReserve reserv
     PGresult *result = NULL;
     bool ok = slot_command(&command, "CREATE_REPLICATION_SLOT", name,
                            create_slot_rest(conn, kind, reserve), err) &&
-              run(conn, buf_text(&command), PGRES_TUPLES_OK, &result, err);
+              conn_run(conn, buf_text(&command), PGRES_TUPLES_OK, &result, err);
 
-    if (ok && !one_row(result, 4, err))
+    if (ok && !result_one_row(result, 4, err))
         ok = error_context(err, "could not create replication slot \"%s\"", name);
     PQclear(result);
     buf_free(&command);
@@ -220,7 +88,7 @@ repl_drop_slot(Conn *conn, const char *name, Error *err)
     Buf command = BUF_INIT;
     PGresult *result = NULL;
     bool ok = slot_command(&command, "DROP_REPLICATION_SLOT", name, "", err) &&
-              run(conn, buf_text(&command), PGRES_COMMAND_OK, &result, err);
+              conn_run(conn, buf_text(&command), PGRES_COMMAND_OK, &result, err);
 
     PQclear(result);
     buf_free(&command);
@@ -233,7 +101,7 @@ slot_state_read(const PGresult *result, const char *name, SlotState *ret_state, 
     SlotState state = {.exists = true};
     const char *type;
 
-    if (!one_row(result, 3, err))
+    if (!result_one_row(result, 3, err))
         return error_context(err, "could not read replication slot \"%s\"", name);
     if (PQgetisnull(result, 0, 0)) {
         *ret_state = (SlotState){.exists = false};
@@ -266,7 +134,7 @@ repl_read_slot(Conn *conn, const char *name, SlotState *ret_state, Error *err)
                          "server version %s cannot tell the position of replication slot \"%s\"",
                          conn_version_text(conn), name);
     ok = slot_command(&command, "READ_REPLICATION_SLOT", name, "", err) &&
-         run(conn, buf_text(&command), PGRES_TUPLES_OK, &result, err) &&
+         conn_run(conn, buf_text(&command), PGRES_TUPLES_OK, &result, err) &&
          slot_state_read(result, name, ret_state, err);
     PQclear(result);
     buf_free(&command);
@@ -282,7 +150,7 @@ history_read(const PGresult *result, TimeLineID timeline, Buf *content, Error *e
     char expected[32];
     const char *name;
 
-    if (!one_row(result, 2, err))
+    if (!result_one_row(result, 2, err))
         return error_context(err, "unexpected response to TIMELINE_HISTORY command");
     if (!field_text(result, 0, 0, "history file name", &name, err))
         return false;
@@ -305,7 +173,7 @@ repl_timeline_history(Conn *conn, TimeLineID timeline, Buf *content, Error *err)
     bool ok;
 
     (void)snprintf(command, sizeof command, "TIMELINE_HISTORY %u", timeline);
-    if (!run(conn, command, PGRES_TUPLES_OK, &result, err))
+    if (!conn_run(conn, command, PGRES_TUPLES_OK, &result, err))
         return false;
     ok = history_read(result, timeline, content, err);
     PQclear(result);

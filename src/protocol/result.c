@@ -262,7 +262,32 @@ conn_finish_command(Conn *conn, const CopyWait *wait, Error *err)
     }
 }
 
+bool
+conn_run(Conn *conn, const char *command, ExecStatusType wanted, PGresult **ret_result, Error *err)
+{
+    const CopyWait wait = wait_until(conn->stop);
+    PGresult *result = NULL;
+
+    if (conn_send(conn, command, conn->stop, err) &&
+        conn_expect(conn, &wait, wanted, &result, err) && conn_finish_command(conn, &wait, err)) {
+        *ret_result = result;
+        return true;
+    }
+    PQclear(result);
+    return conn_context(err, "could not send replication command \"%s\"", command);
+}
+
 /* ---- fields ---- */
+
+bool
+result_one_row(const PGresult *result, int fields, Error *err)
+{
+    if (PQntuples(result) == 1 && PQnfields(result) >= fields)
+        return true;
+    return error_set(err, ERR_PROTOCOL,
+                     "got %d rows and %d fields, expected %d rows and %d or more fields",
+                     PQntuples(result), PQnfields(result), 1, fields);
+}
 
 bool
 field_text(const PGresult *result, int row, int column, const char *what, const char **ret_text,

@@ -13,6 +13,7 @@
 #include <cmocka.h>
 
 #include "peer.h"
+#include "protocol/internal.h"
 #include "support/temp_dir.h"
 
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
@@ -653,6 +654,195 @@ looking_for_the_timeout_leaves_no_trace(void **state)
     peer_done(&peer);
 }
 
+/* ---- what a standby is told ---- */
+
+static const char *
+setting_of(const PQconninfoOption *settings, const char *keyword)
+{
+    for (; settings->keyword != NULL; settings++) {
+        if (strcmp(settings->keyword, keyword) == 0)
+            return settings->val;
+    }
+    return NULL;
+}
+
+/* conn_primary_conninfo, read back by libpq; the caller frees it with PQconninfoFree. */
+static PQconninfoOption *
+primary_settings(Peer *peer)
+{
+    PQconninfoOption *settings = NULL;
+    Buf text = BUF_INIT;
+
+    if (!conn_primary_conninfo(peer->conn, &peer->conn_config, &text, &peer->err) ||
+        !conninfo_parse(buf_text(&text), &settings, &peer->err))
+        fail_msg("%s", peer->err.message);
+    buf_free(&text);
+    return settings;
+}
+
+static void
+primary_conninfo(void **state)
+{
+    static const char *const left_out[] = {"replication", "fallback_application_name", "dbname"};
+    char conninfo[300];
+    PQconninfoOption *live;
+    PQconninfoOption *written;
+    Peer peer;
+
+    (void)state;
+    start_open_server(&peer);
+    (void)snprintf(conninfo, sizeof conninfo, "%s password='it\\'s \\\\ me' options='-c a=b'",
+                   wire_server_conninfo(peer.server));
+    peer.conn_config.conninfo = conninfo;
+    peer.conn = conn_open(&peer.conn_config, &peer.err);
+    assert_non_null(peer.conn);
+    written = primary_settings(&peer);
+    assert_string_equal(setting_of(written, "host"), wire_server_host(peer.server));
+    assert_string_equal(setting_of(written, "port"), wire_server_port(peer.server));
+    assert_string_equal(setting_of(written, "user"), "tester");
+    assert_string_equal(setting_of(written, "password"), "it's \\ me");
+    assert_string_equal(setting_of(written, "options"), "-c a=b");
+    for (size_t i = 0; i < COUNT(left_out); i++)
+        assert_null(setting_of(written, left_out[i]));
+
+    /* and of the rest, whatever this libpq knows, nothing is lost and nothing is made up */
+    live = PQconninfo(peer.conn->pg);
+    for (const PQconninfoOption *setting = live; setting->keyword != NULL; setting++) {
+        const char *value = setting_of(written, setting->keyword);
+        bool wanted = setting->val != NULL && setting->val[0] != '\0';
+
+        for (size_t i = 0; i < COUNT(left_out); i++)
+            wanted = wanted && strcmp(setting->keyword, left_out[i]) != 0;
+        if (wanted)
+            assert_string_equal(value, setting->val);
+        else
+            assert_null(value);
+    }
+    PQconninfoFree(live);
+    PQconninfoFree(written);
+    peer_done(&peer);
+}
+
+static void
+primary_conninfo_is_appended(void **state)
+{
+    Buf text = BUF_INIT;
+    Peer peer;
+
+    (void)state;
+    start_open_server(&peer);
+    peer.conn = conn_open(&peer.conn_config, &peer.err);
+    assert_non_null(peer.conn);
+    assert_true(buf_printf(&text, &peer.err, "before: "));
+    assert_true(conn_primary_conninfo(peer.conn, &peer.conn_config, &text, &peer.err));
+    assert_memory_equal(buf_text(&text), "before: user=tester ", strlen("before: user=tester "));
+
+    /* nothing of it when it fails */
+    buf_clear(&text);
+    assert_true(buf_printf(&text, &peer.err, "before"));
+    peer.conn_config.conninfo = "host";
+    assert_false(conn_primary_conninfo(peer.conn, &peer.conn_config, &text, &peer.err));
+    peer_assert_error(&peer, ERR_USAGE, "missing \"=\" after \"host\" in connection info string");
+    assert_string_equal(buf_text(&text), "before");
+    buf_free(&text);
+    peer_done(&peer);
+}
+
+/* The dbname that comes out of a connection string with `more`, PGDATABASE and PGSERVICE. */
+static void
+assert_primary_dbname(const char *more, const char *database, const char *service,
+                      const char *expected)
+{
+    char conninfo[300];
+    PQconninfoOption *written;
+    const char *dbname;
+    Peer peer;
+
+    start_open_server(&peer);
+    (void)snprintf(conninfo, sizeof conninfo, "%s %s", wire_server_conninfo(peer.server), more);
+    peer.conn_config.conninfo = conninfo;
+    if (database != NULL)
+        (void)setenv("PGDATABASE", database, 1);
+    if (service != NULL)
+        (void)setenv("PGSERVICE", service, 1);
+    peer.conn = conn_open(&peer.conn_config, &peer.err);
+    if (peer.conn == NULL)
+        fail_msg("%s", peer.err.message);
+    written = primary_settings(&peer);
+    (void)unsetenv("PGDATABASE");
+    (void)unsetenv("PGSERVICE");
+    dbname = setting_of(written, "dbname");
+    if (expected == NULL)
+        assert_null(dbname);
+    else
+        assert_string_equal(dbname, expected);
+    PQconninfoFree(written);
+    peer_done(&peer);
+}
+
+static void
+primary_conninfo_has_the_dbname_that_was_named(void **state)
+{
+    static const char services[] = "[with]\ndbname=serviced\n[without]\nconnect_timeout=9\n";
+    TempDir dir;
+
+    (void)state;
+    temp_dir_make(&dir);
+    temp_dir_write(&dir, "services", services, sizeof services - 1);
+    (void)setenv("PGSERVICEFILE", temp_dir_path(&dir, "services"), 1);
+    assert_primary_dbname("", NULL, NULL, NULL);
+    assert_primary_dbname("dbname=named", NULL, NULL, "named");
+    assert_primary_dbname("dbname='it\\'s my data'", NULL, NULL, "it's my data");
+    assert_primary_dbname("", "from_environment", NULL, "from_environment");
+    assert_primary_dbname("dbname=named", "from_environment", NULL, "named");
+    assert_primary_dbname("dbname=''", "from_environment", NULL, "from_environment");
+    assert_primary_dbname("", NULL, "with", "serviced");
+    assert_primary_dbname("", NULL, "without", NULL);
+    assert_primary_dbname("dbname=named", NULL, "with", "named");
+    /* as the stock tools have it, a service of the connection string is not asked */
+    assert_primary_dbname("service=with", NULL, NULL, NULL);
+    (void)unsetenv("PGSERVICEFILE");
+    temp_dir_remove(&dir);
+}
+
+/* A list of hosts stays one, and what was given by itself or typed is there. */
+static void
+primary_conninfo_of_many_hosts(void **state)
+{
+    Person person = {.answer = "typed, 'quoted'"};
+    PQconninfoOption *written;
+    char hosts[300];
+    char ports[64];
+    TempDir dir;
+    Peer peer;
+
+    (void)state;
+    temp_dir_make(&dir);
+    start_open_server(&peer);
+    (void)snprintf(hosts, sizeof hosts, "%s,%s", dir.path, wire_server_host(peer.server));
+    (void)snprintf(ports, sizeof ports, "77,%s", wire_server_port(peer.server));
+    peer.conn_config = (ConnConfig){.conninfo = "postgresql://me@elsewhere:1/my%20data",
+                                    .host = hosts,
+                                    .port = ports,
+                                    .user = "you",
+                                    .progname = "test",
+                                    .prompt = PASSWORD_ALWAYS,
+                                    .ask_password = ask,
+                                    .ask_ctx = &person};
+    peer.conn = conn_open(&peer.conn_config, &peer.err);
+    if (peer.conn == NULL)
+        fail_msg("%s", peer.err.message);
+    written = primary_settings(&peer);
+    assert_string_equal(setting_of(written, "host"), hosts);
+    assert_string_equal(setting_of(written, "port"), ports);
+    assert_string_equal(setting_of(written, "user"), "you");
+    assert_string_equal(setting_of(written, "password"), "typed, 'quoted'");
+    assert_string_equal(setting_of(written, "dbname"), "my data");
+    PQconninfoFree(written);
+    peer_done(&peer);
+    temp_dir_remove(&dir);
+}
+
 static void
 free_takes_nothing(void **state)
 {
@@ -690,6 +880,10 @@ main(void)
         cmocka_unit_test(connect_timeout_still_works),
         cmocka_unit_test(connect_timeout_that_was_stopped),
         cmocka_unit_test(looking_for_the_timeout_leaves_no_trace),
+        cmocka_unit_test(primary_conninfo),
+        cmocka_unit_test(primary_conninfo_is_appended),
+        cmocka_unit_test(primary_conninfo_has_the_dbname_that_was_named),
+        cmocka_unit_test(primary_conninfo_of_many_hosts),
         cmocka_unit_test(free_takes_nothing),
     };
 

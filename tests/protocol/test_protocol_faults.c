@@ -83,6 +83,16 @@ use_history(Conn *conn, Error *err)
 }
 
 static bool
+use_conninfo(const Conn *conn, const ConnConfig *config, Error *err)
+{
+    Buf conninfo = BUF_INIT;
+    bool ok = conn_primary_conninfo(conn, config, &conninfo, err);
+
+    buf_free(&conninfo);
+    return ok;
+}
+
+static bool
 use_backup(Conn *conn, Error *err)
 {
     const BaseBackupRequest request = {.label = "l",
@@ -116,8 +126,8 @@ use_everything(const ConnConfig *config, Error *err)
 {
     Conn *conn = conn_open(config, err);
     Conn *second = NULL;
-    bool ok = conn != NULL && use_slots(conn, err) && use_history(conn, err) &&
-              use_backup(conn, err) && use_stream(conn, err);
+    bool ok = conn != NULL && use_conninfo(conn, config, err) && use_slots(conn, err) &&
+              use_history(conn, err) && use_backup(conn, err) && use_stream(conn, err);
 
     if (ok)
         second = conn_open_beside(conn, config, err);

@@ -382,7 +382,10 @@ segment_size(void **state)
          "WAL segment size must be a power of two between 1 MB and 1 GB, but the remote server "
          "reported a value of 3145728 bytes"},
         {"16777216", 0, "WAL segment size could not be parsed: \"16777216\""},
-        {"16kB", 0, "WAL segment size could not be parsed: \"16kB\""},
+        {"16kB", 0,
+         "WAL segment size must be a power of two between 1 MB and 1 GB, but the remote server "
+         "reported a value of 16384 bytes"},
+        {"16KB", 0, "WAL segment size could not be parsed: \"16KB\""},
         {"16MBs", 0, "WAL segment size could not be parsed: \"16MBs\""},
         {"MB", 0, "WAL segment size could not be parsed: \"MB\""},
         {"", 0, "WAL segment size could not be parsed: \"\""},
@@ -454,6 +457,158 @@ group_access_is_not_asked_of_10(void **state)
     peer_connect(&peer);
     assert_true(repl_group_access(peer.conn, &group, &peer.err));
     assert_false(group);
+    peer_done(&peer);
+}
+
+/* The answers to repl_page_layout; NULL is SQL's. */
+typedef struct LayoutAnswers {
+    const char *checksums;
+    const char *page_size;
+    const char *segment_size;
+} LayoutAnswers;
+
+/* A page size that is refused ends the questions. */
+static void
+script_layout(Peer *peer, const LayoutAnswers *answers, bool segment)
+{
+    peer_answer(peer, "SHOW data_checksums", 1, &answers->checksums);
+    peer_answer(peer, "SHOW block_size", 1, &answers->page_size);
+    if (segment)
+        peer_answer(peer, "SHOW segment_size", 1, &answers->segment_size);
+}
+
+static void
+page_layout(void **state)
+{
+    static const struct {
+        LayoutAnswers answers;
+        PageLayout layout;
+    } cases[] = {
+        {{"on", "8192", "1GB"}, {true, 8192, 131072}},
+        {{"off", "8192", "1GB"}, {false, 8192, 131072}},
+        /* a state between the two promises nothing */
+        {{"inprogress-on", "8192", "1GB"}, {false, 8192, 131072}},
+        {{"ON", "8192", "1GB"}, {false, 8192, 131072}},
+        {{"", "8192", "1GB"}, {false, 8192, 131072}},
+        {{"on", "1024", "1kB"}, {true, 1024, 1}},
+        {{"on", "32768", "2GB"}, {true, 32768, 65536}},
+        {{"on", "4096", "48kB"}, {true, 4096, 12}},
+        {{"on", "16384", "1073741824B"}, {true, 16384, 65536}},
+        {{"on", "8192", "16MB"}, {true, 8192, 2048}},
+        {{"on", "8192", "1TB"}, {true, 8192, 134217728}},
+        /* the most pages that have a number each */
+        {{"on", "1024", "4294967295kB"}, {true, 1024, UINT32_MAX}},
+    };
+    Peer peer;
+    (void)state;
+
+    peer_init(&peer);
+    for (int i = 0; i < COUNT(cases); i++)
+        script_layout(&peer, &cases[i].answers, true);
+    peer_connect(&peer);
+    for (int i = 0; i < COUNT(cases); i++) {
+        PageLayout layout = {.segment_pages = 0};
+
+        assert_true(repl_page_layout(peer.conn, &layout, &peer.err));
+        assert_int_equal(layout.checksums, cases[i].layout.checksums);
+        assert_int_equal(layout.page_size, cases[i].layout.page_size);
+        assert_int_equal(layout.segment_pages, cases[i].layout.segment_pages);
+    }
+    peer_done(&peer);
+}
+
+#define BAD_PAGE_SIZE(bytes)                                                                       \
+    "block size must be a power of two between 1 kB and 32 kB, but the remote server reported a "  \
+    "value of " bytes " bytes"
+#define BAD_SEGMENT_SIZE(bytes)                                                                    \
+    "relation segment size must be a number of blocks of 8192 bytes, but the remote server "       \
+    "reported a value of " bytes " bytes"
+
+static void
+page_layout_refuses(void **state)
+{
+    static const struct {
+        LayoutAnswers answers;
+        bool segment; /* it is asked for */
+        const char *message;
+    } cases[] = {
+        {{"on", "0", NULL}, false, BAD_PAGE_SIZE("0")},
+        {{"on", "512", NULL}, false, BAD_PAGE_SIZE("512")},
+        {{"on", "65536", NULL}, false, BAD_PAGE_SIZE("65536")},
+        {{"on", "8191", NULL}, false, BAD_PAGE_SIZE("8191")},
+        {{"on", "12288", NULL}, false, BAD_PAGE_SIZE("12288")},
+        {{"on", "8kB", NULL}, false, "block size could not be parsed: \"8kB\""},
+        {{"on", "", NULL}, false, "block size could not be parsed: \"\""},
+        {{"on", "-8192", NULL}, false, "block size could not be parsed: \"-8192\""},
+        {{"on", "4294975488", NULL}, false, "block size could not be parsed: \"4294975488\""},
+        {{"on", NULL, NULL}, false, "the server sent no block size"},
+        {{"on", "8192", "0kB"}, true, BAD_SEGMENT_SIZE("0")},
+        {{"on", "8192", "4kB"}, true, BAD_SEGMENT_SIZE("4096")},
+        {{"on", "8192", "12kB"}, true, BAD_SEGMENT_SIZE("12288")},
+        {{"on", "8192", "32TB"}, true, BAD_SEGMENT_SIZE("35184372088832")},
+        {{"on", "8192", "131072"}, true, "relation segment size could not be parsed: \"131072\""},
+        {{"on", "8192", "1 GB"}, true, "relation segment size could not be parsed: \"1 GB\""},
+        {{"on", "8192", "1gb"}, true, "relation segment size could not be parsed: \"1gb\""},
+        {{"on", "8192", "GB"}, true, "relation segment size could not be parsed: \"GB\""},
+        {{"on", "8192", ""}, true, "relation segment size could not be parsed: \"\""},
+        /* more than 64 bits hold, and more than 32 of the number */
+        {{"on", "8192", "16777216TB"},
+         true,
+         "relation segment size could not be parsed: \"16777216TB\""},
+        {{"on", "8192", "4294967296kB"},
+         true,
+         "relation segment size could not be parsed: \"4294967296kB\""},
+        {{"on", "8192", "00000000001kB"},
+         true,
+         "relation segment size could not be parsed: \"00000000001kB\""},
+        {{"on", "8192", NULL}, true, "the server sent no relation segment size"},
+    };
+    Peer peer;
+    (void)state;
+
+    peer_init(&peer);
+    for (int i = 0; i < COUNT(cases); i++)
+        script_layout(&peer, &cases[i].answers, cases[i].segment);
+    peer_connect(&peer);
+    for (int i = 0; i < COUNT(cases); i++) {
+        PageLayout layout = {.segment_pages = 77};
+
+        assert_false(repl_page_layout(peer.conn, &layout, &peer.err));
+        peer_assert_error(&peer, ERR_PROTOCOL, cases[i].message);
+        assert_int_equal(layout.segment_pages, 77);
+    }
+    peer_done(&peer);
+}
+
+static void
+page_layout_that_the_server_does_not_tell(void **state)
+{
+    PageLayout layout;
+    Peer peer;
+    Buf *out;
+    (void)state;
+
+    peer_init(&peer);
+    peer_answer(&peer, "SHOW data_checksums", ROW(NULL));
+    peer_answer_error(&peer, "SHOW data_checksums", "42704", "unrecognized parameter");
+    peer_answer(&peer, "SHOW data_checksums", ROW("on"));
+    wire_expect(&peer.script, "SHOW block_size");
+    out = wire_send(&peer.script);
+    wire_row_description(out, 1);
+    wire_complete(out, "SHOW");
+    wire_ready(out);
+    peer_connect(&peer);
+    assert_false(repl_page_layout(peer.conn, &layout, &peer.err));
+    peer_assert_error(&peer, ERR_PROTOCOL, "the server sent no data_checksums setting");
+    assert_false(repl_page_layout(peer.conn, &layout, &peer.err));
+    assert_string_equal(peer.err.sqlstate, "42704");
+    peer_assert_error(&peer, ERR_SERVER,
+                      "could not send replication command \"SHOW data_checksums\": ERROR:  "
+                      "unrecognized parameter");
+    assert_false(repl_page_layout(peer.conn, &layout, &peer.err));
+    peer_assert_error(&peer, ERR_PROTOCOL,
+                      "could not fetch block size: got 0 rows and 1 fields, expected 1 rows and 1 "
+                      "or more fields");
     peer_done(&peer);
 }
 
@@ -1259,6 +1414,9 @@ main(void)
         cmocka_unit_test(segment_size),
         cmocka_unit_test(group_access),
         cmocka_unit_test(group_access_is_not_asked_of_10),
+        cmocka_unit_test(page_layout),
+        cmocka_unit_test(page_layout_refuses),
+        cmocka_unit_test(page_layout_that_the_server_does_not_tell),
         cmocka_unit_test(create_slot_commands),
         cmocka_unit_test(create_slot_that_exists),
         cmocka_unit_test(drop_slot),

@@ -25,19 +25,22 @@ every_major_version(void **state)
          .major = 12,
          .group_access = true,
          .verify_checksums = true,
-         .drop_slot_wait = true},
+         .drop_slot_wait = true,
+         .recovery_settings = true},
         {.version = 130023,
          .major = 13,
          .group_access = true,
          .verify_checksums = true,
          .drop_slot_wait = true,
-         .manifest = true},
+         .manifest = true,
+         .recovery_settings = true},
         {.version = 140023,
          .major = 14,
          .group_access = true,
          .verify_checksums = true,
          .drop_slot_wait = true,
-         .manifest = true},
+         .manifest = true,
+         .recovery_settings = true},
         {.version = 150018,
          .major = 15,
          .group_access = true,
@@ -46,7 +49,10 @@ every_major_version(void **state)
          .manifest = true,
          .command_options = true,
          .typed_copy = true,
-         .read_slot = true},
+         .read_slot = true,
+         .backup_targets = true,
+         .compression = true,
+         .recovery_settings = true},
         {.version = 160014,
          .major = 16,
          .group_access = true,
@@ -55,7 +61,10 @@ every_major_version(void **state)
          .manifest = true,
          .command_options = true,
          .typed_copy = true,
-         .read_slot = true},
+         .read_slot = true,
+         .backup_targets = true,
+         .compression = true,
+         .recovery_settings = true},
         {.version = 170010,
          .major = 17,
          .group_access = true,
@@ -66,7 +75,10 @@ every_major_version(void **state)
          .typed_copy = true,
          .read_slot = true,
          .manifest_system_id = true,
-         .wal_summaries = true},
+         .wal_summaries = true,
+         .backup_targets = true,
+         .compression = true,
+         .recovery_settings = true},
         {.version = 180004,
          .major = 18,
          .group_access = true,
@@ -77,7 +89,10 @@ every_major_version(void **state)
          .typed_copy = true,
          .read_slot = true,
          .manifest_system_id = true,
-         .wal_summaries = true},
+         .wal_summaries = true,
+         .backup_targets = true,
+         .compression = true,
+         .recovery_settings = true},
     };
 
     (void)state;
@@ -100,6 +115,9 @@ every_major_version(void **state)
         assert_int_equal(got.read_slot, row->read_slot);
         assert_int_equal(got.drop_slot_wait, row->drop_slot_wait);
         assert_int_equal(got.wal_summaries, row->wal_summaries);
+        assert_int_equal(got.backup_targets, row->backup_targets);
+        assert_int_equal(got.compression, row->compression);
+        assert_int_equal(got.recovery_settings, row->recovery_settings);
         assert_int_equal(err.code, ERR_NONE);
     }
 }
