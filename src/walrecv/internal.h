@@ -1,9 +1,11 @@
 /*
- * Inside the WAL receiver: the segmenter and the status timing, for receiver.c and the unit tests.
+ * Inside the WAL receiver: the segmenter and the status timing, for receiver.c and the unit tests;
+ * what the stages behind them, wal_dir and wal_archive, have in common.
  */
 #ifndef PGSTOW_WALRECV_INTERNAL_H
 #define PGSTOW_WALRECV_INTERNAL_H
 
+#include "pgformat/walfile.h"
 #include "walrecv/walrecv.h"
 
 /* ---- segmenter: bytes at an LSN become segments that are entries ---- */
@@ -81,5 +83,34 @@ void feedback_note_sent(Feedback *feedback, const FeedbackView *view);
 
 /* How long to wait for the server at most, in milliseconds. */
 int64_t feedback_wait_ms(const Feedback *feedback, const FeedbackView *view);
+
+/* ---- wal_entry: the entries that the receiver makes, for the stages that take them; pure ---- */
+
+typedef enum WalFileKind { WAL_FILE_NONE, WAL_FILE_SEGMENT, WAL_FILE_HISTORY } WalFileKind;
+
+typedef struct WalEntry {
+    WalFileKind kind; /* WAL_FILE_NONE: no entry is open */
+    char name[WAL_NAME_SIZE];
+    uint64_t size;     /* what the entry announced */
+    uint64_t received; /* how much of it has come */
+    Lsn start;         /* of a segment */
+} WalEntry;
+
+/* Only whole segments and history files under their own names are received. */
+bool wal_entry_begin(const Entry *entry, uint32_t segment_size, WalEntry *ret_wal,
+                     Error *err) MUST_USE;
+
+/* Counts `len` bytes of content, no more than were announced. */
+bool wal_entry_take(WalEntry *wal, size_t len, Error *err) MUST_USE;
+
+/* ENTRY_END: only a segment may be cut short, and only when the event says so. */
+bool wal_entry_check_end(const WalEntry *wal, bool complete, Error *err) MUST_USE;
+
+/* What marks NAME as archived: "archive_status/NAME.done", below the WAL directory. */
+#define WAL_DONE_NAME_SIZE (sizeof "archive_status/.done" + WAL_NAME_SIZE)
+void wal_done_name(char name[WAL_DONE_NAME_SIZE], const char *wal_name);
+
+/* For filling a segment up: the first of `len` zeros, at least one unless `len` is 0. */
+Span wal_zeros(uint64_t len);
 
 #endif

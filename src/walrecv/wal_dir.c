@@ -1,10 +1,11 @@
 /*
  * The WAL directory: the last stage, which makes files of segments.
  *
- *   segment   NAME.partial --write--> filled: trim, sync, close, rename, sync directory, mark,
- * .done cut short, keep: sync, close, sync directory, mark cut short, pad:  zeros, then as filled
- * but without .done history   gathered in memory; NAME.tmp: write, sync, close, rename, sync
- * directory, .done
+ *   segment   written as NAME.partial, then when it was
+ *               filled:           trim, sync, close, rename, sync directory, mark, .done
+ *               cut short, keep:  sync, close, sync directory, mark
+ *               cut short, pad:   zeros, then as filled but without .done
+ *   history   gathered in memory, then NAME.tmp: write, sync, close, rename, sync directory, .done
  *
  * An existing NAME.partial is written over from its beginning and only trimmed once all of its
  * replacement is there: what an earlier run has received is never less than before.
@@ -20,16 +21,13 @@
 #include <unistd.h>
 
 #include "common/file.h"
-#include "pgformat/walfile.h"
 #include "stream/stage.h"
-#include "walrecv/walrecv.h"
+#include "walrecv/internal.h"
 
 /* Far beyond any real history: a line for each timeline, of some fifty bytes. */
 #define HISTORY_MAX ((uint64_t)16 * 1024 * 1024)
 
 #define TEMP_NAME_SIZE (WAL_NAME_SIZE + 16)
-
-typedef enum WalFileKind { WAL_FILE_NONE, WAL_FILE_SEGMENT, WAL_FILE_HISTORY } WalFileKind;
 
 typedef struct WalDir {
     Sink sink;
@@ -42,15 +40,10 @@ typedef struct WalDir {
     bool status_written; /* there is something in archive_status to sync */
     DurableMark *mark;   /* borrowed; may be NULL */
 
-    /* The open entry. */
-    WalFileKind kind;
-    char name[WAL_NAME_SIZE];
+    WalEntry wal;       /* the open entry; of it: */
     char *path;         /* owned: what it is called when complete */
     char *temp_path;    /* owned: what it is called until then */
     int fd;             /* of temp_path, or -1 */
-    uint64_t size;      /* what the entry announced */
-    uint64_t received;  /* how much of it has come */
-    Lsn start;          /* of the segment */
     bool name_unsynced; /* temp_path is new in its directory */
     Buf history;        /* the content so far */
 } WalDir;
@@ -98,7 +91,7 @@ forget_entry(WalDir *dir)
     free(dir->temp_path);
     dir->path = NULL;
     dir->temp_path = NULL;
-    dir->kind = WAL_FILE_NONE;
+    dir->wal.kind = WAL_FILE_NONE;
     buf_clear(&dir->history);
 }
 
@@ -107,8 +100,8 @@ set_paths(WalDir *dir, const char *temp_suffix, Error *err)
 {
     char temp_name[TEMP_NAME_SIZE];
 
-    (void)snprintf(temp_name, sizeof temp_name, "%s%s", dir->name, temp_suffix);
-    dir->path = path_join(dir->directory, dir->name, err);
+    (void)snprintf(temp_name, sizeof temp_name, "%s%s", dir->wal.name, temp_suffix);
+    dir->path = path_join(dir->directory, dir->wal.name, err);
     if (dir->path == NULL)
         return false;
     dir->temp_path = path_join(dir->directory, temp_name, err);
@@ -151,14 +144,8 @@ open_partial(WalDir *dir, Error *err)
 }
 
 static bool
-segment_begin(WalDir *dir, uint64_t number, Error *err)
+segment_begin(WalDir *dir, Error *err)
 {
-    if (dir->size != dir->segment_size)
-        return error_set(err, ERR_FORMAT,
-                         "WAL segment \"%s\" has %llu bytes, but segments have %lu", dir->name,
-                         (unsigned long long)dir->size, (unsigned long)dir->segment_size);
-    dir->kind = WAL_FILE_SEGMENT;
-    dir->start = wal_segment_start(number, dir->segment_size);
     return set_paths(dir, ".partial", err) && refuse_existing(dir->path, err) &&
            open_partial(dir, err);
 }
@@ -166,31 +153,20 @@ segment_begin(WalDir *dir, uint64_t number, Error *err)
 static bool
 history_begin(WalDir *dir, Error *err)
 {
-    if (dir->size > HISTORY_MAX)
-        return error_set(err, ERR_FORMAT, "timeline history file \"%s\" has %llu bytes", dir->name,
-                         (unsigned long long)dir->size);
-    dir->kind = WAL_FILE_HISTORY;
+    if (dir->wal.size > HISTORY_MAX)
+        return error_set(err, ERR_FORMAT, "timeline history file \"%s\" has %llu bytes",
+                         dir->wal.name, (unsigned long long)dir->wal.size);
     return set_paths(dir, ".tmp", err);
 }
 
 static bool
 entry_begin(WalDir *dir, const Entry *entry, Error *err)
 {
-    TimeLineID timeline;
-    uint64_t number;
-    bool segment;
-
-    segment = entry->kind == ENTRY_FILE &&
-              wal_segment_parse(entry->path, dir->segment_size, &timeline, &number);
-    if (!segment && (entry->kind != ENTRY_FILE || !wal_history_parse(entry->path, &timeline)))
-        return error_set(err, ERR_FORMAT,
-                         "\"%s\" is neither a WAL segment nor a timeline history file",
-                         entry->path);
-
-    (void)snprintf(dir->name, sizeof dir->name, "%s", entry->path);
-    dir->size = entry->size;
-    dir->received = 0;
-    return segment ? segment_begin(dir, number, err) : history_begin(dir, err);
+    if (!wal_entry_begin(entry, dir->segment_size, &dir->wal, err))
+        return false;
+    if (dir->wal.kind == WAL_FILE_SEGMENT)
+        return segment_begin(dir, err);
+    return history_begin(dir, err);
 }
 
 /* ---- content ---- */
@@ -198,20 +174,13 @@ entry_begin(WalDir *dir, const Entry *entry, Error *err)
 static bool
 take_data(WalDir *dir, Span data, Error *err)
 {
-    bool ok;
+    uint64_t at = dir->wal.received;
 
-    if (dir->kind == WAL_FILE_NONE)
-        return error_set(err, ERR_BUG, "a WAL directory takes parsed archives only");
-    if (data.len > dir->size - dir->received)
-        return error_set(err, ERR_FORMAT, "\"%s\" is longer than its %llu bytes", dir->name,
-                         (unsigned long long)dir->size);
-    if (dir->kind == WAL_FILE_HISTORY)
-        ok = buf_append(&dir->history, data.data, data.len, err);
-    else
-        ok = file_pwrite(dir->fd, data.data, data.len, dir->received, dir->temp_path, err);
-    if (ok)
-        dir->received += data.len;
-    return ok;
+    if (!wal_entry_take(&dir->wal, data.len, err))
+        return false;
+    if (dir->wal.kind == WAL_FILE_HISTORY)
+        return buf_append(&dir->history, data.data, data.len, err);
+    return file_pwrite(dir->fd, data.data, data.len, at, dir->temp_path, err);
 }
 
 /* Real zeros, not a hole: the server that recovers from this directory may reuse the file in place,
@@ -219,16 +188,14 @@ take_data(WalDir *dir, Span data, Error *err)
 static bool
 pad(WalDir *dir, Error *err)
 {
-    static const uint8_t zeros[65536];
-    uint64_t at = dir->received;
+    uint64_t at = dir->wal.received;
 
-    while (at < dir->size) {
-        uint64_t left = dir->size - at;
-        size_t len = left < sizeof zeros ? (size_t)left : sizeof zeros;
+    while (at < dir->wal.size) {
+        Span zeros = wal_zeros(dir->wal.size - at);
 
-        if (!file_pwrite(dir->fd, zeros, len, at, dir->temp_path, err))
+        if (!file_pwrite(dir->fd, zeros.data, zeros.len, at, dir->temp_path, err))
             return false;
-        at += len;
+        at += zeros.len;
     }
     return true;
 }
@@ -241,11 +208,11 @@ trim(WalDir *dir, Error *err)
 
     if (fstat(dir->fd, &st) != 0)
         return error_set_errno(err, errno, "could not stat file \"%s\"", dir->temp_path);
-    if ((uint64_t)st.st_size < dir->size)
+    if ((uint64_t)st.st_size < dir->wal.size)
         return error_set(err, ERR_FORMAT, "file \"%s\" has %llu bytes, should be %llu",
                          dir->temp_path, (unsigned long long)st.st_size,
-                         (unsigned long long)dir->size);
-    if ((uint64_t)st.st_size > dir->size && ftruncate(dir->fd, (off_t)dir->size) != 0)
+                         (unsigned long long)dir->wal.size);
+    if ((uint64_t)st.st_size > dir->wal.size && ftruncate(dir->fd, (off_t)dir->wal.size) != 0)
         return error_set_errno(err, errno, "could not truncate file \"%s\"", dir->temp_path);
     return true;
 }
@@ -282,14 +249,14 @@ publish(WalDir *dir, Error *err)
 static bool
 mark_archived(WalDir *dir, Error *err)
 {
-    char name[sizeof "archive_status/.done" + WAL_NAME_SIZE];
+    char name[WAL_DONE_NAME_SIZE];
     char *path;
     int fd = -1;
     bool ok;
 
     if (!dir->archive_status)
         return true;
-    (void)snprintf(name, sizeof name, "archive_status/%s.done", dir->name);
+    wal_done_name(name, dir->wal.name);
     path = path_join(dir->directory, name, err);
     if (path != NULL)
         fd = file_open(path, O_WRONLY | O_CREAT | O_TRUNC, dir->file_mode, err);
@@ -306,13 +273,9 @@ mark_archived(WalDir *dir, Error *err)
 static bool
 segment_complete(WalDir *dir, Error *err)
 {
-    if (dir->received != dir->size)
-        return error_set(err, ERR_FORMAT, "WAL segment \"%s\" has only %llu of %llu bytes",
-                         dir->name, (unsigned long long)dir->received,
-                         (unsigned long long)dir->size);
     if (!trim(dir, err) || !publish(dir, err))
         return false;
-    advance(dir, dir->start + dir->size);
+    advance(dir, dir->wal.start + dir->wal.size);
     return mark_archived(dir, err);
 }
 
@@ -325,8 +288,8 @@ segment_cut_short(WalDir *dir, Error *err)
         ok = pad(dir, err) && trim(dir, err) && publish(dir, err);
     else
         ok = sync_data(dir, err) && sync_name(dir, err) && close_checked(dir, err);
-    if (ok && dir->received > 0)
-        advance(dir, dir->start + dir->received);
+    if (ok && dir->wal.received > 0)
+        advance(dir, dir->wal.start + dir->wal.received);
     return ok;
 }
 
@@ -366,12 +329,8 @@ write_history(WalDir *dir, Error *err)
 }
 
 static bool
-history_end(WalDir *dir, bool complete, Error *err)
+history_end(WalDir *dir, Error *err)
 {
-    if (!complete || dir->received != dir->size)
-        return error_set(err, ERR_FORMAT,
-                         "timeline history file \"%s\" has only %llu of %llu bytes", dir->name,
-                         (unsigned long long)dir->received, (unsigned long long)dir->size);
     return check_same_history(dir, err) && write_history(dir, err) && mark_archived(dir, err);
 }
 
@@ -380,8 +339,10 @@ entry_end(WalDir *dir, bool complete, Error *err)
 {
     bool ok;
 
-    if (dir->kind == WAL_FILE_HISTORY)
-        ok = history_end(dir, complete, err);
+    if (!wal_entry_check_end(&dir->wal, complete, err))
+        ok = false;
+    else if (dir->wal.kind == WAL_FILE_HISTORY)
+        ok = history_end(dir, err);
     else if (complete)
         ok = segment_complete(dir, err);
     else
@@ -393,7 +354,7 @@ entry_end(WalDir *dir, bool complete, Error *err)
 static bool
 flush(WalDir *dir, Lsn mark, Error *err)
 {
-    if (dir->kind == WAL_FILE_SEGMENT && (!sync_data(dir, err) || !sync_name(dir, err)))
+    if (dir->wal.kind == WAL_FILE_SEGMENT && (!sync_data(dir, err) || !sync_name(dir, err)))
         return false;
     advance(dir, mark);
     return true;
