@@ -2,8 +2,8 @@
  * The story of a base backup. Each step is one function over the state below; basebackup_run
  * strings them together and, when one fails, takes back what was made.
  *
- *   main thread: demux -> tar_reader -> manifest_guard -> ledger -> handoff => extract (own thread)
- *                  +----> backup_manifest.tmp, Manifest
+ *   main thread: demux -> the stages of chain.c -> handoff => disk (own thread)
+ *                  +----> manifest_file: backup_manifest.tmp, Manifest
  *   beside it:   walstream (second connection, own threads)
  *
  * The order of the end is what makes the promise true: all bytes received, WAL complete up to the
@@ -15,7 +15,11 @@
 
 #include "basebackup/internal.h"
 #include "common/checksum.h"
+#include "common/file.h"
 #include "verify/verify.h"
+
+/* Of the list that is left beside a backup with bad pages. */
+#define BAD_PAGES_MAX ((size_t)1024 * 1024)
 
 typedef struct Backup {
     const ConnConfig *conn_config;
@@ -28,19 +32,87 @@ typedef struct Backup {
     uint32_t segment_size;
     mode_t directory_mode;
     mode_t file_mode;
-    ManifestRequest manifest_request;
+    PageLayout page_layout;
+    Plan plan;
+    Buf recovery_text;
 
     Target *target;
     BackupStart start;
     Layout layout;
-    Ledger *ledger;
-    ManifestFileWriter *manifest;
+    Ledger *ledger;               /* NULL: there is no manifest to compare with */
+    ManifestFileWriter *manifest; /* NULL likewise */
+    PageCheckConfig page_config;
+    PageTally pages;
+    Buf bad_pages; /* a line for each that was reported */
+    RecoveryConfig recovery;
+    ChainConfig chain_config;
     Sink *chain;
-    Sink *writing; /* the handoff in the chain */
+    Sink *writing; /* the handoff in the chain, or NULL */
     WalStream *wal;
+    bool slot_made; /* a permanent one (-C) */
     Progress progress;
     BackupEnd end;
 } Backup;
+
+/* The server has found damaged pages, or we have. */
+static bool
+is_damaged(const Backup *backup)
+{
+    return backup->end.checksum_failures || backup->pages.bad > 0;
+}
+
+static bool
+is_durable(const Backup *backup)
+{
+    return backup->options->sync != SYNC_NONE && !backup->plan.to_stdout && !backup->plan.to_server;
+}
+
+/* ---- what is told ---- */
+
+static void
+tell_begin(const Backup *backup)
+{
+    const BackupObserver *observer = backup->observer;
+    const BackupBegin begin = {
+        .start = backup->start.lsn,
+        .timeline = backup->start.timeline,
+        .total = backup->progress.now.total,
+        .tablespace_count = backup->start.tablespace_count,
+        .server_version = conn_features(backup->conn)->version,
+    };
+
+    observe_note(observer, "checkpoint completed");
+    observe_note(observer, "write-ahead log start point: " LSN_FORMAT " on timeline %u",
+                 LSN_ARGS(begin.start), begin.timeline);
+    if (observer->begun != NULL)
+        observer->begun(observer->ctx, &begin);
+}
+
+static void
+tell_summary(const Backup *backup)
+{
+    const BackupObserver *observer = backup->observer;
+    const bool compared = backup->ledger != NULL;
+    const BackupSummary summary = {
+        .received = backup->progress.received,
+        .wal_received = backup->wal == NULL ? 0 : walstream_received(backup->wal),
+        .elapsed_ms = clock_ms() - backup->progress.begun_ms,
+        .start = backup->start.lsn,
+        .end = backup->end.lsn,
+        .timeline = backup->end.timeline,
+        .manifest_checked = compared,
+        .files = compared ? ledger_file_count(backup->ledger) : 0,
+        .bytes = compared ? ledger_byte_count(backup->ledger) : 0,
+        .pages_checked = backup->chain_config.pages != NULL,
+        .pages = backup->pages.checked,
+        .bad_pages = backup->pages.bad,
+        .wal_checked = backup->wal != NULL,
+        .durable = is_durable(backup),
+    };
+
+    if (observer->completed != NULL)
+        observer->completed(observer->ctx, &summary);
+}
 
 /* ---- before the server begins ---- */
 
@@ -55,9 +127,71 @@ learn_server(Backup *backup, Error *err)
         return false;
     backup->directory_mode = group ? 0750 : 0700;
     backup->file_mode = group ? 0640 : 0600;
-    backup->manifest_request =
-        conn_features(backup->conn)->manifest ? backup->options->manifest : MANIFEST_NO;
     return true;
+}
+
+static bool
+make_plan(Backup *backup, Error *err)
+{
+    return plan_make(backup->options, conn_features(backup->conn), conn_version_text(backup->conn),
+                     &backup->plan, err) &&
+           (!backup->plan.page_check || repl_page_layout(backup->conn, &backup->page_layout, err));
+}
+
+static bool
+make_recovery_settings(Backup *backup, Error *err)
+{
+    const bool in_own_file = !conn_features(backup->conn)->recovery_settings;
+    Buf conninfo = BUF_INIT;
+    bool ok;
+
+    if (!backup->options->write_recovery)
+        return true;
+    ok = conn_primary_conninfo(backup->conn, backup->conn_config, &conninfo, err) &&
+         recovery_text(buf_text(&conninfo), backup->options->slot, in_own_file,
+                       &backup->recovery_text, err);
+    buf_free(&conninfo);
+    backup->recovery = (RecoveryConfig){
+        .text = {.data = backup->recovery_text.data, .len = backup->recovery_text.len},
+        .in_own_file = in_own_file,
+        .file_mode = backup->file_mode,
+    };
+    return ok;
+}
+
+static bool
+claim_wal_directory(Backup *backup, Error *err)
+{
+    const BackupOptions *options = backup->options;
+    char *link;
+    bool ok;
+
+    if (options->wal_directory == NULL)
+        return true;
+    if (!target_claim(backup->target, options->wal_directory, backup->directory_mode, err))
+        return false;
+    link = path_join(options->directory, "pg_wal", err);
+    ok = link != NULL && target_link(backup->target, link, options->wal_directory, err);
+    free(link);
+    return ok;
+}
+
+/* Those that are known before the server begins. */
+static bool
+claim_directories(Backup *backup, Error *err)
+{
+    if (backup->plan.to_server || backup->plan.to_stdout)
+        return true;
+    return target_claim(backup->target, backup->options->directory, backup->directory_mode, err) &&
+           claim_wal_directory(backup, err);
+}
+
+static bool
+upload_manifest(Backup *backup, Error *err)
+{
+    const char *path = backup->options->incremental;
+
+    return path == NULL || repl_upload_manifest(backup->conn, path, backup->stop, err);
 }
 
 static bool
@@ -71,20 +205,25 @@ request_backup(Backup *backup, Error *err)
         .include_wal = options->wal_method == WAL_FETCH,
         .no_wait = options->wal_method != WAL_NONE,
         .max_rate_kb = options->max_rate_kb,
+        .tablespace_map = options->format == FORMAT_TAR,
         .verify_checksums = !options->no_verify_checksums,
-        .manifest = backup->manifest_request,
+        .manifest = backup->plan.manifest,
         .manifest_checksums = options->manifest_checksums,
+        .incremental = options->incremental != NULL,
+        .target = options->target,
+        .target_detail = options->target_detail,
+        .compression = options->server_compression,
+        .compression_detail = options->server_compression_detail,
     };
 
     observe_note(backup->observer, "initiating base backup, waiting for checkpoint to complete");
     if (backup->observer->waiting != NULL)
         backup->observer->waiting(backup->observer->ctx);
+    progress_init(&backup->progress, backup->observer);
     if (!repl_base_backup(backup->conn, &request, backup->stop, &backup->start, err))
         return false;
-    observe_note(backup->observer, "checkpoint completed");
-    observe_note(backup->observer, "write-ahead log start point: " LSN_FORMAT " on timeline %u",
-                 LSN_ARGS(backup->start.lsn), backup->start.timeline);
-    progress_init(&backup->progress, backup->observer, &backup->start);
+    progress_begin(&backup->progress, &backup->start, &backup->plan);
+    tell_begin(backup);
     return true;
 }
 
@@ -119,34 +258,16 @@ claim_place(Backup *backup, const Place *place, Error *err)
 static bool
 claim_tablespaces(Backup *backup, Error *err)
 {
-    if (!layout_make(backup->options, &backup->start, &backup->layout, err))
+    if (!plan_check_tablespaces(&backup->plan, backup->start.tablespace_count, err) ||
+        !layout_make(backup->options, &backup->plan, &backup->start, &backup->layout, err))
         return false;
     for (size_t i = 0; i < backup->layout.count; i++) {
-        if (!claim_place(backup, &backup->layout.places[i], err))
+        const Place *place = &backup->layout.places[i];
+
+        if (place->directory != NULL && !claim_place(backup, place, err))
             return false;
     }
     return true;
-}
-
-static const char *
-root_of(void *ctx, Oid tablespace)
-{
-    const Place *place = layout_place(&((Backup *)ctx)->layout, tablespace);
-
-    return place == NULL ? NULL : place->directory;
-}
-
-static const char *
-link_target_of(void *ctx, Oid tablespace, const char *target)
-{
-    return layout_link_target(&((const Backup *)ctx)->layout, tablespace, target);
-}
-
-/* The disk is slow: nothing to tell the server, but a stop must still end the wait. */
-static bool
-while_full(void *ctx, Error *err)
-{
-    return stop_check(((const Backup *)ctx)->stop, err);
 }
 
 /* The digest that the manifest will hold, computed on our side too. */
@@ -161,31 +282,57 @@ checksum_type_of(const BackupOptions *options)
     return type;
 }
 
+/* What files are compared with at the end. */
+static bool
+prepare_comparison(Backup *backup, Error *err)
+{
+    const char *directory = backup->plan.in_stream ? NULL : backup->options->directory;
+
+    if (!backup->plan.in_flight)
+        return true;
+    return (backup->ledger = ledger_new(checksum_type_of(backup->options), err)) != NULL &&
+           (backup->manifest = manifest_file_new(directory, backup->file_mode, err)) != NULL;
+}
+
+static bool
+report_bad_page(void *ctx, const Problem *problem)
+{
+    Backup *backup = ctx;
+    Error ignored = ERROR_INIT;
+
+    /* The list ends somewhere; what is shown does not. */
+    if (backup->bad_pages.len < BAD_PAGES_MAX)
+        error_ignored(buf_printf(&backup->bad_pages, &ignored, "%s\n", problem->message));
+    observe_problem(backup->observer, problem);
+    return true;
+}
+
 static bool
 build_chain(Backup *backup, Error *err)
 {
-    const ExtractConfig extract = {
-        .root = root_of,
-        .link_target = link_target_of,
-        .ctx = backup,
-        .sync = backup->options->sync,
-        .directory_mode = backup->directory_mode,
+    if (!prepare_comparison(backup, err))
+        return false;
+    backup->page_config = (PageCheckConfig){
+        .start = backup->start.lsn,
+        .page_size = backup->page_layout.page_size,
+        .segment_pages = backup->page_layout.segment_pages,
+        .problems = {.report = report_bad_page, .ctx = backup},
     };
-    const HandoffConfig handoff = {.while_full = while_full, .ctx = backup};
-    TarEnd tar_end = conn_features(backup->conn)->typed_copy ? TAR_END_REQUIRED : TAR_END_OPTIONAL;
-    Sink *sink = handoff_new(extract_new(&extract, err), &handoff, err);
-
-    backup->writing = sink;
-    if (sink != NULL && backup->manifest_request != MANIFEST_NO) {
-        backup->ledger = ledger_new(checksum_type_of(backup->options), err);
-        backup->manifest = manifest_file_new(backup->options->directory, backup->file_mode, err);
-        if (backup->ledger == NULL || backup->manifest == NULL) {
-            sink_free(sink);
-            return false;
-        }
-        sink = manifest_guard_new(ledger_stage_new(backup->ledger, sink, err), err);
-    }
-    backup->chain = tar_reader_new(sink, tar_end, err);
+    backup->chain_config = (ChainConfig){
+        .plan = &backup->plan,
+        .options = backup->options,
+        .layout = &backup->layout,
+        .stop = backup->stop,
+        .terminated = conn_features(backup->conn)->typed_copy,
+        .directory_mode = backup->directory_mode,
+        .file_mode = backup->file_mode,
+        .ledger = backup->ledger,
+        .pages = backup->page_layout.checksums ? &backup->page_config : NULL,
+        .tally = &backup->pages,
+        .recovery = backup->options->write_recovery ? &backup->recovery : NULL,
+        .manifest = backup->manifest,
+    };
+    backup->chain = chain_new(&backup->chain_config, &backup->writing, err);
     return backup->chain != NULL;
 }
 
@@ -198,12 +345,14 @@ start_wal(Backup *backup, Error *err)
         .beside = backup->conn,
         .conn = backup->conn_config,
         .options = backup->options,
+        .plan = &backup->plan,
         .observer = backup->observer,
         .system_id = backup->identity.system_id,
         .segment_size = backup->segment_size,
         .start = backup->start.lsn,
         .timeline = backup->start.timeline,
         .file_mode = backup->file_mode,
+        .slot_made = &backup->slot_made,
         .stop = backup->stop,
     };
 
@@ -222,6 +371,8 @@ receive(Backup *backup, Error *err)
         .layout = &backup->layout,
         .sink = backup->chain,
         .handoff = backup->writing,
+        .hold_end = backup->plan.in_stream,
+        .elsewhere = backup->plan.to_server,
         .manifest = backup->manifest,
         .progress = &backup->progress,
         .stop = backup->stop,
@@ -245,15 +396,6 @@ finish_wal(Backup *backup, Error *err)
     return walstream_finish(backup->wal, backup->end.lsn, err);
 }
 
-static bool
-finish_files(Backup *backup, Error *err)
-{
-    if (backup->options->sync != SYNC_NONE)
-        observe_note(backup->observer, "syncing data to disk ...");
-    return sink_finish(backup->chain, err) &&
-           (backup->options->sync == SYNC_NONE || target_sync(backup->target, err));
-}
-
 /* ---- the verdict ---- */
 
 static bool
@@ -273,8 +415,7 @@ check_against_manifest(Backup *backup, Error *err)
 
     if (backup->manifest == NULL)
         return true;
-    if (!manifest_file_finish(backup->manifest, backup->options->sync != SYNC_NONE, &manifest,
-                              err) ||
+    if (!manifest_file_finish(backup->manifest, is_durable(backup), &manifest, err) ||
         !ledger_compare(backup->ledger, manifest, &sink, &problems, err))
         return false;
     if (problems != 0)
@@ -292,13 +433,86 @@ check_against_manifest(Backup *backup, Error *err)
     return true;
 }
 
+/* ---- finishing ---- */
+
+/* The archive that waits for its manifest gets it, unless that would say that all is well. */
+static bool
+finish_archive(Backup *backup, Error *err)
+{
+    if (!is_damaged(backup) && !manifest_file_publish(backup->manifest, false, err))
+        return false;
+    return sink_archive_end(backup->chain, err);
+}
+
+static bool
+finish_files(Backup *backup, Error *err)
+{
+    if (is_durable(backup))
+        observe_note(backup->observer, "syncing data to disk ...");
+    return sink_finish(backup->chain, err) &&
+           (!is_durable(backup) || target_sync(backup->target, err));
+}
+
+/* What goes to a reader cannot be taken back: it is compared before its last member follows. */
+static bool
+finish_backup(Backup *backup, Error *err)
+{
+    if (backup->plan.in_stream)
+        return check_against_manifest(backup, err) && finish_archive(backup, err) &&
+               finish_files(backup, err);
+    return finish_files(backup, err) && check_against_manifest(backup, err);
+}
+
 static bool
 publish(Backup *backup, Error *err)
 {
-    if (backup->manifest == NULL)
+    if (backup->manifest == NULL || backup->plan.in_stream)
         return true;
     observe_note(backup->observer, "renaming backup_manifest.tmp to backup_manifest");
-    return manifest_file_publish(backup->manifest, backup->options->sync != SYNC_NONE, err);
+    return manifest_file_publish(backup->manifest, is_durable(backup), err);
+}
+
+/* Beside a backup that is kept though it has bad pages: nobody must take it for a good one. */
+static bool
+mark_damaged(const Backup *backup, Error *err)
+{
+    Buf text = BUF_INIT;
+    bool ok = buf_printf(&text, err,
+                         "Data pages of this backup have wrong checksums. It is complete and was "
+                         "kept because it may\nbe the last copy; its manifest, if it has one, is "
+                         "backup_manifest.tmp.\n%s%s",
+                         backup->end.checksum_failures
+                             ? "The server reported checksum failures while it sent.\n"
+                             : "",
+                         buf_text(&backup->bad_pages));
+
+    ok = ok && target_make_file(backup->options->directory, TARGET_BAD_PAGES,
+                                (Span){.data = text.data, .len = text.len}, backup->file_mode,
+                                backup->options->sync, err);
+    buf_free(&text);
+    return ok;
+}
+
+/*
+ * The server has found damaged pages in its own files, or we have on their way. All that was sent
+ * is here and on disk, and it may be the last copy there is: it stays, but without the name that
+ * says that all is well.
+ */
+static bool
+fail_for_damage(const Backup *backup, Error *err)
+{
+    const bool in_directory = !backup->plan.to_stdout && !backup->plan.to_server;
+
+    if (in_directory && !mark_damaged(backup, err))
+        return error_context(err, "could not mark the backup as having damaged pages");
+    (void)error_set(err, ERR_MISMATCH, "checksum error occurred");
+    if (!in_directory)
+        return error_hint(err, "Pages are damaged (see above).");
+    return error_hint(err,
+                      "Pages are damaged (see above, and file \"%s\"). The copy is complete and "
+                      "kept%s.",
+                      TARGET_BAD_PAGES,
+                      backup->manifest == NULL ? "" : ", its manifest as backup_manifest.tmp");
 }
 
 /* ---- all of it ---- */
@@ -307,26 +521,11 @@ static bool
 take_backup(Backup *backup, Error *err)
 {
     return (backup->conn = conn_open(backup->conn_config, err)) != NULL &&
-           learn_server(backup, err) &&
-           target_claim(backup->target, backup->options->directory, backup->directory_mode, err) &&
-           request_backup(backup, err) && claim_tablespaces(backup, err) &&
-           build_chain(backup, err) && start_wal(backup, err) && receive(backup, err) &&
-           finish_wal(backup, err) && finish_files(backup, err) &&
-           check_against_manifest(backup, err);
-}
-
-/*
- * The server has found damaged pages in its own files. All it sent is here and on disk, and it may
- * be the last copy there is: it stays, but without the name that says that all is well.
- */
-static bool
-fail_for_damage(const Backup *backup, Error *err)
-{
-    (void)error_set(err, ERR_MISMATCH, "checksum error occurred");
-    return error_hint(err,
-                      "The server reported damaged pages (see above). The copy is complete and "
-                      "kept%s.",
-                      backup->manifest == NULL ? "" : ", its manifest as backup_manifest.tmp");
+           learn_server(backup, err) && make_plan(backup, err) &&
+           make_recovery_settings(backup, err) && claim_directories(backup, err) &&
+           upload_manifest(backup, err) && request_backup(backup, err) &&
+           claim_tablespaces(backup, err) && build_chain(backup, err) && start_wal(backup, err) &&
+           receive(backup, err) && finish_wal(backup, err) && finish_backup(backup, err);
 }
 
 /* A stop that nobody outside asked for: the WAL stream failed first, and that is the reason to
@@ -340,16 +539,58 @@ prefer_wal_failure(const Backup *backup, Error *err)
         *err = reason;
 }
 
+/* Nothing may write any more when directories are taken back, and nobody use the slot. */
 static void
-backup_close(Backup *backup)
+end_writing(Backup *backup)
 {
     walstream_free(backup->wal);
+    backup->wal = NULL;
     sink_free(backup->chain);
+    backup->chain = NULL;
     manifest_file_free(backup->manifest);
+    backup->manifest = NULL;
+}
+
+/* A slot that nobody uses keeps WAL until the server's disk is full. */
+static void
+drop_made_slot(const Backup *backup)
+{
+    Error err = ERROR_INIT;
+
+    if (!backup->slot_made)
+        return;
+    if (walstream_drop_slot(backup->conn, backup->conn_config, backup->options->slot, &err))
+        observe_info(backup->observer, "dropped replication slot \"%s\"", backup->options->slot);
+    else
+        observe_info(backup->observer, "could not drop replication slot \"%s\": %s",
+                     backup->options->slot, err.message);
+}
+
+static void
+fail(Backup *backup, bool damaged, const Error *err)
+{
+    const BackupObserver *observer = backup->observer;
+
+    if (observer->failed != NULL)
+        observer->failed(observer->ctx, err);
+    if (backup->options->no_clean) {
+        target_tell_kept(backup->target, observer);
+    } else if (!damaged) {
+        target_take_back(backup->target, observer);
+        drop_made_slot(backup);
+    }
+}
+
+static void
+backup_free(Backup *backup)
+{
     ledger_free(backup->ledger);
     layout_free(&backup->layout);
     backup_start_free(&backup->start);
+    buf_free(&backup->bad_pages);
+    buf_free(&backup->recovery_text);
     conn_free(backup->conn);
+    target_free(backup->target);
 }
 
 bool
@@ -363,31 +604,25 @@ basebackup_run(const ConnConfig *conn, const BackupOptions *options, const Backu
         .stop = stop,
         .target = target_new(err),
     };
-    bool damaged = false;
+    bool complete;
+    bool damaged;
     bool ok;
 
     if (backup.target == NULL)
         return false;
-    ok = take_backup(&backup, err);
-    if (!ok)
+    complete = take_backup(&backup, err);
+    if (!complete)
         prefer_wal_failure(&backup, err);
-    else if ((damaged = backup.end.checksum_failures))
-        ok = fail_for_damage(&backup, err);
-    else
-        ok = publish(&backup, err);
+    ok = complete && (is_damaged(&backup) ? fail_for_damage(&backup, err) : publish(&backup, err));
+    damaged = complete && is_damaged(&backup);
+    if (ok || damaged)
+        tell_summary(&backup);
 
-    /* Nothing may write any more when directories are taken back. */
-    backup_close(&backup);
-    if (ok) {
+    end_writing(&backup);
+    if (ok)
         observe_note(observer, "base backup completed");
-    } else {
-        if (observer->failed != NULL)
-            observer->failed(observer->ctx, err);
-        if (options->no_clean)
-            target_tell_kept(backup.target, observer);
-        else if (!damaged)
-            target_take_back(backup.target, observer);
-    }
-    target_free(backup.target);
+    else
+        fail(&backup, damaged, err);
+    backup_free(&backup);
     return ok;
 }

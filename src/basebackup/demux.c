@@ -25,7 +25,7 @@ begin_archive(Demux *demux, const Place *place, Error *err)
     Archive archive = {.name = place->archive, .tablespace = place->oid};
 
     demux->in_archive = true;
-    progress_archive(demux->config->progress, demux->complete, place->directory);
+    progress_archive(demux->config->progress, demux->complete, place->shown);
     return sink_archive_begin(demux->config->sink, &archive, err);
 }
 
@@ -36,15 +36,19 @@ end_archive(Demux *demux, Error *err)
         return true;
     demux->in_archive = false;
     demux->complete++;
+    if (demux->config->hold_end && demux->complete == demux->config->layout->count)
+        return true;
     return sink_archive_end(demux->config->sink, err);
 }
 
 static bool
 take_bytes(Demux *demux, Span bytes, Error *err)
 {
-    if (demux->in_manifest)
+    if (demux->in_manifest && demux->config->manifest != NULL) {
+        demux->config->progress->received += bytes.len;
         return manifest_file_write(demux->config->manifest, bytes, err);
-    if (!demux->in_archive)
+    }
+    if (!demux->in_archive || demux->config->elsewhere)
         return error_set(err, ERR_PROTOCOL, "unexpected payload data");
     progress_bytes(demux->config->progress, bytes.len);
     return sink_data(demux->config->sink, bytes, err);
@@ -53,7 +57,9 @@ take_bytes(Demux *demux, Span bytes, Error *err)
 static bool
 begin_manifest(Demux *demux, Error *err)
 {
-    if (demux->config->manifest == NULL || demux->seen_manifest)
+    bool expected = demux->config->manifest != NULL || demux->config->elsewhere;
+
+    if (!expected || demux->seen_manifest)
         return error_set(err, ERR_PROTOCOL, "server sent a backup manifest that was not expected");
     demux->in_manifest = true;
     demux->seen_manifest = true;
@@ -65,7 +71,7 @@ static bool
 idle(Demux *demux, Error *err)
 {
     progress_tick(demux->config->progress);
-    return handoff_publish(demux->config->handoff, err);
+    return demux->config->handoff == NULL || handoff_publish(demux->config->handoff, err);
 }
 
 /* Feed every message of the current COPY to `take`, until the server ends it. */
@@ -132,7 +138,8 @@ take_typed(Demux *demux, Span bytes, Error *err)
     case BACKUP_DATA:
         return take_bytes(demux, message.data, err);
     case BACKUP_PROGRESS:
-        return true; /* counted here already: without compression the bytes are the same */
+        progress_set(demux->config->progress, message.bytes_done);
+        return true;
     case BACKUP_MANIFEST:
         return end_archive(demux, err) && begin_manifest(demux, err);
     }

@@ -68,31 +68,68 @@ map_location(const Layout *layout, const char *location, Error *err)
     return directory;
 }
 
-static bool
-fill_place(Place *place, const Layout *layout, const Tablespace *tablespace, const char *directory,
-           Error *err)
+/* The name that the server gives to an archive. */
+static void
+name_archive(Place *place, CompressionMethod arriving)
 {
-    place->oid = tablespace->oid;
-    if (tablespace->location == NULL) {
-        (void)snprintf(place->archive, sizeof place->archive, "base.tar");
+    const char *suffix = compression_suffix(arriving);
+
+    if (place->oid == 0)
+        (void)snprintf(place->archive, sizeof place->archive, "base.tar%s", suffix);
+    else
+        (void)snprintf(place->archive, sizeof place->archive, "%u.tar%s", place->oid, suffix);
+}
+
+/* An in-place tablespace is a directory in pg_tblspc instead of a link. */
+static bool
+find_directory(Place *place, const Layout *layout, const Tablespace *tablespace,
+               const char *directory, Error *err)
+{
+    if (tablespace->location == NULL)
         place->directory = mem_strdup(directory, err);
-        return place->directory != NULL;
-    }
-    (void)snprintf(place->archive, sizeof place->archive, "%u.tar", tablespace->oid);
-    if (tablespace->location[0] == '/') {
-        place->directory = map_location(layout, tablespace->location, err);
-    } else {
-        /* An in-place tablespace: a directory in pg_tblspc instead of a link. */
-        if (!check_in_place(tablespace, err))
-            return false;
-        place->in_place = true;
+    else if (place->in_place)
         place->directory = path_join(directory, tablespace->location, err);
-    }
+    else
+        place->directory = map_location(layout, tablespace->location, err);
     return place->directory != NULL;
 }
 
+/* For people: the directory that is being filled, or the file that is being written. */
+static bool
+find_shown(Place *place, const BackupOptions *options, const Plan *plan, Error *err)
+{
+    char name[sizeof place->archive + 8];
+
+    (void)snprintf(name, sizeof name, "%s%s", place->archive,
+                   plan->arriving == COMPRESSION_NONE ? compression_suffix(plan->leaving.method)
+                                                      : "");
+    if (place->directory != NULL)
+        place->shown = mem_strdup(place->directory, err);
+    else if (plan->to_server || plan->to_stdout)
+        place->shown = mem_strdup(name, err);
+    else
+        place->shown = path_join(options->directory, name, err);
+    return place->shown != NULL;
+}
+
+static bool
+fill_place(Place *place, const Layout *layout, const Tablespace *tablespace,
+           const BackupOptions *options, const Plan *plan, Error *err)
+{
+    place->oid = tablespace->location == NULL ? 0 : tablespace->oid;
+    place->in_place = tablespace->location != NULL && tablespace->location[0] != '/';
+    if (place->in_place && !check_in_place(tablespace, err))
+        return false;
+    name_archive(place, plan->arriving);
+    if (plan->format == FORMAT_PLAIN && !plan->to_server &&
+        !find_directory(place, layout, tablespace, options->directory, err))
+        return false;
+    return find_shown(place, options, plan, err);
+}
+
 bool
-layout_make(const BackupOptions *options, const BackupStart *start, Layout *ret_layout, Error *err)
+layout_make(const BackupOptions *options, const Plan *plan, const BackupStart *start,
+            Layout *ret_layout, Error *err)
 {
     Layout layout = {.mappings = options->mappings, .mapping_count = options->mapping_count};
 
@@ -108,7 +145,7 @@ layout_make(const BackupOptions *options, const BackupStart *start, Layout *ret_
             goto failed;
         }
         layout.count = i + 1;
-        if (!fill_place(&layout.places[i], &layout, tablespace, options->directory, err))
+        if (!fill_place(&layout.places[i], &layout, tablespace, options, plan, err))
             goto failed;
     }
     *ret_layout = layout;
@@ -122,8 +159,10 @@ failed:
 void
 layout_free(Layout *layout)
 {
-    for (size_t i = 0; i < layout->count; i++)
+    for (size_t i = 0; i < layout->count; i++) {
         free(layout->places[i].directory);
+        free(layout->places[i].shown);
+    }
     free(layout->places);
     *layout = (Layout){.places = NULL};
 }

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "basebackup/internal.h"
@@ -13,16 +14,24 @@
 #define FINAL_NAME     "backup_manifest"
 
 struct ManifestFileWriter {
-    char *temporary;
+    char *temporary; /* NULL: in memory */
     char *final;
     int fd;
+    Buf content; /* in memory */
+    mode_t mode;
+    bool published;
     ManifestReader *reader;
     Manifest *manifest;
 };
 
 static bool
-create(ManifestFileWriter *writer, mode_t mode, Error *err)
+create(ManifestFileWriter *writer, const char *directory, Error *err)
 {
+    const mode_t mode = writer->mode;
+
+    if ((writer->temporary = path_join(directory, TEMPORARY_NAME, err)) == NULL ||
+        (writer->final = path_join(directory, FINAL_NAME, err)) == NULL)
+        return false;
     writer->fd = file_open(writer->temporary, O_WRONLY | O_CREAT | O_EXCL, mode, err);
     if (writer->fd < 0)
         return false;
@@ -40,9 +49,9 @@ manifest_file_new(const char *directory, mode_t mode, Error *err)
     if (writer == NULL)
         return NULL;
     writer->fd = -1;
-    if ((writer->temporary = path_join(directory, TEMPORARY_NAME, err)) == NULL ||
-        (writer->final = path_join(directory, FINAL_NAME, err)) == NULL ||
-        (writer->reader = manifest_reader_new(err)) == NULL || !create(writer, mode, err)) {
+    writer->mode = mode;
+    writer->reader = manifest_reader_new(err);
+    if (writer->reader == NULL || (directory != NULL && !create(writer, directory, err))) {
         manifest_file_free(writer);
         return NULL;
     }
@@ -52,20 +61,31 @@ manifest_file_new(const char *directory, mode_t mode, Error *err)
 bool
 manifest_file_write(ManifestFileWriter *writer, Span bytes, Error *err)
 {
-    return file_write(writer->fd, bytes.data, bytes.len, writer->temporary, err) &&
-           manifest_reader_feed(writer->reader, bytes, err);
+    bool kept = writer->temporary == NULL
+                    ? buf_append(&writer->content, bytes.data, bytes.len, err)
+                    : file_write(writer->fd, bytes.data, bytes.len, writer->temporary, err);
+
+    return kept && manifest_reader_feed(writer->reader, bytes, err);
+}
+
+static bool
+close_file(ManifestFileWriter *writer, bool sync, Error *err)
+{
+    int fd = writer->fd;
+
+    if (fd < 0)
+        return true;
+    if (sync && !file_sync(fd, writer->temporary, err))
+        return false;
+    writer->fd = -1;
+    return file_close(fd, writer->temporary, err);
 }
 
 bool
 manifest_file_finish(ManifestFileWriter *writer, bool sync, const Manifest **ret_manifest,
                      Error *err)
 {
-    int fd = writer->fd;
-
-    if (sync && !file_sync(fd, writer->temporary, err))
-        return false;
-    writer->fd = -1;
-    if (!file_close(fd, writer->temporary, err) ||
+    if (!close_file(writer, sync, err) ||
         !manifest_reader_finish(writer->reader, &writer->manifest, err))
         return false;
     *ret_manifest = writer->manifest;
@@ -77,6 +97,9 @@ manifest_file_publish(ManifestFileWriter *writer, bool sync, Error *err)
 {
     Error ignored = ERROR_INIT;
 
+    writer->published = true;
+    if (writer->temporary == NULL)
+        return true;
     if (!file_rename(writer->temporary, writer->final, err))
         return false;
     if (!sync || file_sync_parent(writer->final, err))
@@ -94,6 +117,7 @@ manifest_file_free(ManifestFileWriter *writer)
     file_close_quietly(writer->fd);
     manifest_reader_free(writer->reader);
     manifest_free(writer->manifest);
+    buf_free(&writer->content);
     free(writer->temporary);
     free(writer->final);
     free(writer);
@@ -106,25 +130,21 @@ typedef struct ManifestGuard {
     bool in_base; /* the archive of the data directory */
 } ManifestGuard;
 
-/* Whether `path` is `name` or something in it. */
-static bool
-is_at(const char *path, const char *name)
-{
-    size_t len = strlen(name);
-
-    return strncmp(path, name, len) == 0 && (path[len] == '\0' || path[len] == '/');
-}
-
 static bool
 guard_check(const char *path, Error *err)
 {
-    if (!is_at(path, TEMPORARY_NAME) && !is_at(path, FINAL_NAME))
-        return true;
-    (void)error_set(err, ERR_UNSUPPORTED,
-                    "the server's data directory has a file \"%s\", which is the name of the "
-                    "backup's own",
-                    path);
-    return error_hint(err, "It is left over from an earlier backup: remove it on the server.");
+    static const char *const names[] = {TEMPORARY_NAME, FINAL_NAME, TARGET_BAD_PAGES};
+
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        if (!path_holds(names[i], path))
+            continue;
+        (void)error_set(err, ERR_UNSUPPORTED,
+                        "the server's data directory has a file \"%s\", which is the name of the "
+                        "backup's own",
+                        path);
+        return error_hint(err, "It is left over from an earlier backup: remove it on the server.");
+    }
+    return true;
 }
 
 static bool
@@ -147,4 +167,54 @@ manifest_guard_new(Sink *next, Error *err)
     ManifestGuard *guard = sink_alloc(sizeof *guard, &guard_ops, next, err);
 
     return guard == NULL ? NULL : &guard->sink;
+}
+
+/* ---- in the archive ---- */
+
+typedef struct ManifestInject {
+    Sink sink;
+    const ManifestFileWriter *writer;
+    bool in_base;
+} ManifestInject;
+
+static bool
+inject_manifest(Sink *next, const ManifestFileWriter *writer, Error *err)
+{
+    const Span content = {.data = writer->content.data, .len = writer->content.len};
+    const Entry entry = {
+        .kind = ENTRY_FILE,
+        .path = FINAL_NAME,
+        .size = content.len,
+        .mode = writer->mode,
+        .mtime = (int64_t)time(NULL),
+    };
+
+    return sink_entry_begin(next, &entry, err) && sink_data(next, content, err) &&
+           sink_entry_end(next, true, err);
+}
+
+static bool
+inject_push(Sink *self, const Event *event, Error *err)
+{
+    ManifestInject *inject = (ManifestInject *)self;
+
+    if (event->kind == EVENT_ARCHIVE_BEGIN)
+        inject->in_base = event->archive->tablespace == 0;
+    if (event->kind == EVENT_ARCHIVE_END && inject->in_base && inject->writer->published &&
+        !inject_manifest(self->next, inject->writer, err))
+        return false;
+    return sink_forward(self, event, err);
+}
+
+static const SinkOps inject_ops = {.name = "manifest_inject", .push = inject_push};
+
+Sink *
+manifest_inject_new(Sink *next, const ManifestFileWriter *writer, Error *err)
+{
+    ManifestInject *inject = sink_alloc(sizeof *inject, &inject_ops, next, err);
+
+    if (inject == NULL)
+        return NULL;
+    inject->writer = writer;
+    return &inject->sink;
 }

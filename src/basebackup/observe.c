@@ -55,15 +55,22 @@ progress_show(Progress *progress)
     /* The estimate is made before the files are sent; they may have grown. */
     if (progress->now.total != 0 && progress->now.done > progress->now.total)
         progress->now.total = progress->now.done;
+    progress->now.elapsed_ms = clock_ms() - progress->begun_ms;
     if (progress->observer->progress != NULL)
         progress->observer->progress(progress->observer->ctx, &progress->now);
     progress->last_ms = clock_ms();
 }
 
 void
-progress_init(Progress *progress, const BackupObserver *observer, const BackupStart *start)
+progress_init(Progress *progress, const BackupObserver *observer)
 {
-    *progress = (Progress){.observer = observer};
+    *progress = (Progress){.observer = observer, .begun_ms = clock_ms()};
+}
+
+void
+progress_begin(Progress *progress, const BackupStart *start, const Plan *plan)
+{
+    progress->server_counts = plan->to_server || plan->arriving != COMPRESSION_NONE;
     progress->now.tablespace_count = start->tablespace_count;
     for (size_t i = 0; i < start->tablespace_count; i++)
         progress->now.total += start->tablespaces[i].size_kb * 1024;
@@ -80,7 +87,16 @@ progress_archive(Progress *progress, size_t complete, const char *directory)
 void
 progress_bytes(Progress *progress, size_t len)
 {
-    progress->now.done += len;
+    progress->received += len;
+    if (!progress->server_counts)
+        progress->now.done += len;
+}
+
+void
+progress_set(Progress *progress, uint64_t done)
+{
+    if (progress->server_counts)
+        progress->now.done = done;
 }
 
 void

@@ -32,14 +32,23 @@ target_new(Error *err)
 }
 
 static bool
+has_file(const char *directory, const char *name)
+{
+    char path[4096];
+    int len = snprintf(path, sizeof path, "%s/%s", directory, name);
+
+    return len < (int)sizeof path && access(path, F_OK) == 0;
+}
+
+static bool
 refuse_not_empty(const char *path, Error *err)
 {
-    char leftover[4096];
-
     (void)error_set(err, ERR_USAGE, "directory \"%s\" exists but is not empty", path);
-    if (snprintf(leftover, sizeof leftover, "%s/backup_manifest.tmp", path) <
-            (int)sizeof leftover &&
-        access(leftover, F_OK) == 0)
+    if (has_file(path, TARGET_BAD_PAGES))
+        (void)error_hint(err, "It holds a backup that was kept although pages in it are damaged "
+                              "(" TARGET_BAD_PAGES " lists them): look at it before you remove "
+                              "anything.");
+    else if (has_file(path, "backup_manifest.tmp"))
         (void)error_hint(err, "It holds a backup that was never finished (backup_manifest.tmp is "
                               "there): remove it and run this again.");
     return false;
@@ -68,15 +77,6 @@ claim_free(Claim *claim)
     free(claim->real);
 }
 
-/* Whether `outer` is `inner` or one of its parents; both real. */
-static bool
-holds(const char *outer, const char *inner)
-{
-    size_t len = strlen(outer);
-
-    return strncmp(outer, inner, len) == 0 && (inner[len] == '\0' || inner[len] == '/' || len == 1);
-}
-
 /* Two trees in one directory would overwrite each other, and neither could be taken back alone. */
 static bool
 check_apart(const Target *target, Claim *claim, Error *err)
@@ -87,7 +87,7 @@ check_apart(const Target *target, Claim *claim, Error *err)
     for (size_t i = 0; i < target->count - 1; i++) {
         const Claim *other = &target->claims[i];
 
-        if (holds(other->real, claim->real) || holds(claim->real, other->real))
+        if (path_holds(other->real, claim->real) || path_holds(claim->real, other->real))
             return error_set(err, ERR_USAGE,
                              "directory \"%s\" cannot be used: it overlaps directory \"%s\", which "
                              "is part of the same backup",
@@ -136,6 +136,67 @@ target_make_inside(const char *parent, const char *name, mode_t mode, Error *err
     bool ok = path != NULL && dir_make(path, mode, &top, err) && set_mode(path, mode, err);
 
     free(top);
+    free(path);
+    return ok;
+}
+
+/* ---- what is made in them ---- */
+
+/* What is nowhere below a claimed directory would never be taken back. */
+static bool
+is_inside(const Target *target, const char *path)
+{
+    for (size_t i = 0; i < target->count; i++) {
+        const char *outer = target->claims[i].path;
+
+        if (strlen(path) > strlen(outer) && path_holds(outer, path))
+            return true;
+    }
+    return false;
+}
+
+bool
+target_link(const Target *target, const char *path, const char *to, Error *err)
+{
+    if (!is_inside(target, path))
+        return error_set(err, ERR_BUG, "symbolic link \"%s\" is outside the backup", path);
+    if (symlink(to, path) != 0)
+        return error_set_errno(err, errno, "could not create symbolic link \"%s\" to \"%s\"", path,
+                               to);
+    return true;
+}
+
+static bool
+fill_file(int fd, Span content, mode_t mode, const char *path, Error *err)
+{
+    if (fchmod(fd, mode) != 0)
+        return error_set_errno(err, errno, "could not set permissions of file \"%s\"", path);
+    return file_write(fd, content.data, content.len, path, err);
+}
+
+/* Its content first, then its name. */
+static bool
+write_file(const char *path, Span content, mode_t mode, SyncMethod sync, Error *err)
+{
+    int fd = file_open(path, O_WRONLY | O_CREAT | O_EXCL, mode, err);
+
+    if (fd < 0)
+        return false;
+    if (!fill_file(fd, content, mode, path, err) ||
+        (sync != SYNC_NONE && !file_sync(fd, path, err))) {
+        file_close_quietly(fd);
+        return false;
+    }
+    return file_close(fd, path, err) && (sync == SYNC_NONE || file_sync_parent(path, err));
+}
+
+bool
+target_make_file(const char *parent, const char *name, Span content, mode_t mode, SyncMethod sync,
+                 Error *err)
+{
+    char *path = path_join(parent, name, err);
+    bool ok = path != NULL && write_file(path, content, mode, sync, err);
+
     free(path);
     return ok;
 }

@@ -2,7 +2,9 @@
  * WAL beside the backup: a second connection to the same server, a slot, and a thread that streams
  * from the segment of the backup's start until the main thread tells where the backup ended.
  *
- *   receive thread: WalReceiver -> wal_check -> handoff -> (thread) wal_dir -> DIR/pg_wal
+ *   receive thread: WalReceiver -> wal_check -> handoff => wal_dir -> DIR/pg_wal
+ *                                            or handoff => wal_archive -> tar_writer -> compress?
+ *                                                          -> file_sink -> DIR/pg_wal.tar
  *
  * When the stream fails it requests the run's stop, which ends the main thread's waiting.
  */
@@ -17,8 +19,14 @@
 #include "verify/verify.h"
 #include "walrecv/walrecv.h"
 
+/* For the server to drop a slot; a run that failed must not hang. */
+#define DROP_PATIENCE_MS 10000
+#define DROP_RETRY_MS    50
+#define SLOT_IN_USE      "55006"
+
 struct WalStream {
     WalReceiver *receiver;
+    Lsn first; /* where streaming began */
     Stop *stop;
     Thread thread;
     DurableMark durable;
@@ -31,7 +39,10 @@ struct WalStream {
 
 /* ---- the directories ---- */
 
-/* pg_wal and what a server expects in it: streaming begins before the archive brings them. */
+/*
+ * pg_wal and what a server expects in it: streaming begins before the archive brings them. pg_wal
+ * may be a link already.
+ */
 static bool
 make_wal_directories(const WalStreamConfig *config, char **ret_wal_dir, Error *err)
 {
@@ -70,6 +81,7 @@ prepare_slot(Conn *conn, const WalStreamConfig *config, char temporary[TEMPORARY
         if (options->create_slot) {
             if (!repl_create_slot(conn, options->slot, SLOT_PERMANENT, SLOT_RESERVE_WAL, err))
                 return false;
+            *config->slot_made = true;
             observe_note(config->observer, "created replication slot \"%s\"", options->slot);
         }
         *ret_slot = options->slot;
@@ -107,12 +119,12 @@ check_same_cluster(Conn *conn, const WalStreamConfig *config, Error *err)
 
 /* ---- the chain ---- */
 
+/* Segments as files of pg_wal. */
 static Sink *
-make_chain(WalStream *stream, const WalStreamConfig *config, const char *wal_dir,
-           Sink **ret_handoff, Error *err)
+directory_chain(WalStream *stream, const WalStreamConfig *config, const HandoffConfig *handoff,
+                Error *err)
 {
-    const WalDirConfig dir = {
-        .directory = wal_dir,
+    WalDirConfig dir = {
         .segment_size = config->segment_size,
         .file_mode = config->file_mode,
         .remainder = WAL_PAD,
@@ -120,6 +132,43 @@ make_chain(WalStream *stream, const WalStreamConfig *config, const char *wal_dir
         .archive_status = true,
         .durable = &stream->durable,
     };
+    char *directory;
+    Sink *sink;
+
+    if (!make_wal_directories(config, &directory, err))
+        return NULL;
+    dir.directory = directory;
+    sink = handoff_new(wal_dir_new(&dir, err), handoff, err);
+    free(directory);
+    return sink;
+}
+
+/* Segments as members of pg_wal.tar. Compressed on our side like the other archives; what the
+ * server compresses does not come this way. */
+static Sink *
+archive_chain(WalStream *stream, const WalStreamConfig *config, const HandoffConfig *handoff,
+              Error *err)
+{
+    const FileSinkConfig file = {
+        .directory = config->options->directory,
+        .file_mode = config->file_mode,
+        .sync = config->options->sync,
+        .durable = &stream->durable,
+    };
+    const TarOwner nobody = {.uid = 0};
+    Compression compression = config->options->compression;
+    Sink *sink = file_sink_new(&file, err);
+
+    compression.workers = 0; /* WAL comes slowly, and workers want much memory */
+    sink = compress_new(sink, &compression, err);
+    sink = tar_writer_new(sink, &nobody, err);
+    sink = wal_archive_new(sink, config->segment_size, 0600, err);
+    return handoff_new(sink, handoff, err);
+}
+
+static Sink *
+make_chain(WalStream *stream, const WalStreamConfig *config, Sink **ret_handoff, Error *err)
+{
     const HandoffConfig handoff = {.while_full = wal_receiver_while_full, .ctx = &stream->receiver};
     const WalCheckConfig check = {
         .start = config->start,
@@ -128,7 +177,9 @@ make_chain(WalStream *stream, const WalStreamConfig *config, const char *wal_dir
         .segment_size = config->segment_size,
     };
 
-    *ret_handoff = handoff_new(wal_dir_new(&dir, err), &handoff, err);
+    *ret_handoff = config->plan->format == FORMAT_TAR
+                       ? archive_chain(stream, config, &handoff, err)
+                       : directory_chain(stream, config, &handoff, err);
     return wal_check_new(*ret_handoff, &check, &stream->checked_to, err);
 }
 
@@ -150,7 +201,6 @@ static bool
 start_receiving(WalStream *stream, const WalStreamConfig *config, Conn *conn, const char *slot,
                 Error *err)
 {
-    char *wal_dir;
     WalReceiverConfig receiver = {
         .conn = conn,
         .start = wal_segment_start(wal_segment_number(config->start, config->segment_size),
@@ -163,12 +213,8 @@ start_receiving(WalStream *stream, const WalStreamConfig *config, Conn *conn, co
         .stop = config->stop,
     };
 
-    if (!make_wal_directories(config, &wal_dir, err)) {
-        conn_free(conn);
-        return false;
-    }
-    receiver.sink = make_chain(stream, config, wal_dir, &receiver.handoff, err);
-    free(wal_dir);
+    receiver.sink = make_chain(stream, config, &receiver.handoff, err);
+    stream->first = receiver.start;
     if (receiver.sink == NULL) {
         conn_free(conn);
         return false;
@@ -241,6 +287,47 @@ walstream_failed(WalStream *stream, Error *ret_reason)
         return false;
     *ret_reason = stream->reason;
     return true;
+}
+
+/* The server may need a moment to notice that the connection that used it is gone. */
+static bool
+drop_when_free(Conn *conn, const char *slot, const Stop *limit, Error *err)
+{
+    for (;;) {
+        Error refused = ERROR_INIT;
+
+        if (repl_drop_slot(conn, slot, &refused))
+            return true;
+        *err = refused;
+        if (strcmp(refused.sqlstate, SLOT_IN_USE) != 0 ||
+            runtime_wait(-1, 0, DROP_RETRY_MS, limit, NULL, err) != WAIT_TIMEOUT)
+            return false;
+    }
+}
+
+bool
+walstream_drop_slot(const Conn *beside, const ConnConfig *conn, const char *slot, Error *err)
+{
+    ConnConfig config = *conn;
+    Stop limit;
+    Conn *own;
+    bool ok;
+
+    if (!stop_init_after(&limit, DROP_PATIENCE_MS, err))
+        return false;
+    config.stop = &limit;
+    own = conn_open_beside(beside, &config, err);
+    ok = own != NULL && drop_when_free(own, slot, &limit, err);
+    conn_free(own);
+    stop_destroy(&limit);
+    return ok || err->code != ERR_STOPPED ||
+           error_set(err, ERR_CONNECTION, "the server did not answer in time");
+}
+
+uint64_t
+walstream_received(const WalStream *stream)
+{
+    return wal_receiver_position(stream->receiver) - stream->first;
 }
 
 void

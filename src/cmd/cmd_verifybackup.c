@@ -18,7 +18,7 @@
 static const Option options[] = {
     {0, NULL, NULL, "Options:"},
     {'e', "exit-on-error", NULL, "exit immediately on error"},
-    {'F', "format", "p", "backup format (plain (default))"},
+    {'F', "format", "p|t", "backup format (plain, tar)"},
     {'i', "ignore", "RELATIVE_PATH", "ignore indicated path"},
     {'m', "manifest-path", "PATH", "use specified path for manifest"},
     {'n', "no-parse-wal", NULL, "do not try to parse WAL files"},
@@ -30,8 +30,11 @@ static const Option options[] = {
     {0, NULL, NULL, NULL},
 };
 
+typedef enum BackupFormat { FORMAT_AS_FOUND, FORMAT_PLAIN, FORMAT_TAR } BackupFormat;
+
 typedef struct Request {
     VerifyConfig verify;
+    BackupFormat format;
     char *directory; /* owned, canonical */
     char **ignore;   /* owned, canonical */
     size_t ignore_capacity;
@@ -73,15 +76,17 @@ add_ignore(Request *request, const char *value)
 }
 
 static bool
-parse_format(const char *value)
+parse_format(Request *request, const char *value)
 {
-    if (strcmp(value, "p") == 0 || strcmp(value, "plain") == 0)
+    if (strcmp(value, "p") == 0 || strcmp(value, "plain") == 0) {
+        request->format = FORMAT_PLAIN;
         return true;
-    if (strcmp(value, "t") == 0 || strcmp(value, "tar") == 0)
-        log_error("backup format \"%s\" is not available in pgstow %s, must be \"plain\"", value,
-                  PGSTOW_VERSION);
-    else
-        log_error("invalid backup format \"%s\", must be \"plain\" or \"tar\"", value);
+    }
+    if (strcmp(value, "t") == 0 || strcmp(value, "tar") == 0) {
+        request->format = FORMAT_TAR;
+        return true;
+    }
+    log_error("invalid backup format \"%s\", must be \"plain\" or \"tar\"", value);
     return false;
 }
 
@@ -95,7 +100,7 @@ take_option(void *ctx, int id, const char *value)
         request->exit_on_error = true;
         break;
     case 'F':
-        return parse_format(value);
+        return parse_format(request, value);
     case 'i':
         return add_ignore(request, value);
     case 'm':
@@ -232,30 +237,34 @@ is_there(const char *directory, const char *name, bool *ret_there, Error *err)
     return true;
 }
 
-/* Archives where files should be: a report of every file as missing would only mislead. */
+/*
+ * As pg_verifybackup tells them apart, but a plain backup is not taken for archives, and all its
+ * files for missing, because of one file that was lost: in tar format there are no directories.
+ */
 static bool
-refuse_tar(const char *directory, Error *err)
+find_format(Request *request, Error *err)
 {
-    static const char *const archives[] = {"base.tar", "base.tar.gz", "base.tgz", "base.tar.lz4",
-                                           "base.tar.zst"};
+    static const char *const of_plain[] = {"PG_VERSION", "base"};
     bool there;
 
-    if (!is_there(directory, "PG_VERSION", &there, err))
-        return false;
-    if (there)
+    if (request->format != FORMAT_AS_FOUND)
         return true;
-    for (size_t i = 0; i < sizeof archives / sizeof archives[0]; i++) {
-        if (!is_there(directory, archives[i], &there, err))
+    request->format = FORMAT_TAR;
+    for (size_t i = 0; i < sizeof of_plain / sizeof of_plain[0]; i++) {
+        if (!is_there(request->directory, of_plain[i], &there, err))
             return false;
-        if (!there)
-            continue;
-        (void)error_set(err, ERR_UNSUPPORTED,
-                        "backup \"%s\" is in tar format, which is not available in pgstow %s",
-                        directory, PGSTOW_VERSION);
-        return error_hint(err, "Unpack its archives into a directory (pg_wal.tar into pg_wal), "
-                               "copy backup_manifest there, and verify that.");
+        if (there)
+            request->format = FORMAT_PLAIN;
     }
     return true;
+}
+
+static bool
+verify_format(Request *request, Error *err)
+{
+    if (request->format == FORMAT_TAR)
+        return verify_tar(&request->verify, &request->problems, err);
+    return verify_plain(&request->verify, &request->problems, err);
 }
 
 /* No manifest, but what one is called before all is well: tell what that means. */
@@ -283,8 +292,7 @@ verify(void *ctx, Stop *stop, Error *err)
     request->verify.progress_ctx = request;
     if (request->show_progress)
         request->verify.progress = show_progress;
-    ok = refuse_tar(request->directory, err) &&
-         verify_plain(&request->verify, &request->problems, err);
+    ok = find_format(request, err) && verify_format(request, err);
     end_progress_line(request);
     if (!ok)
         explain_missing_manifest(request, err);

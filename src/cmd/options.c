@@ -15,7 +15,8 @@
 /* What getopt_long wants, made from a command's table. */
 typedef struct Tables {
     char shorts[128];
-    struct option *longs;
+    struct option *longs; /* ends with an entry of all zero */
+    size_t long_count;
 } Tables;
 
 /* ---- help ---- */
@@ -85,31 +86,53 @@ count_options(const Command *command)
 /* getopt says '?' for a mistake; --help needs a value of its own. */
 #define HELP_VALUE (OPTION_LONG_ONLY - 1)
 
+static void
+add_short(Tables *tables, const Option *option)
+{
+    size_t len = strlen(tables->shorts);
+
+    if (option->id >= OPTION_LONG_ONLY || option->id == OPTION_HELP ||
+        strchr(tables->shorts, option->id) != NULL)
+        return;
+    tables->shorts[len++] = (char)option->id;
+    if (option->argument != NULL)
+        tables->shorts[len++] = ':';
+    tables->shorts[len] = '\0';
+}
+
+static void
+add_long(Tables *tables, const Option *option)
+{
+    int has_arg = option->argument == NULL ? no_argument : required_argument;
+
+    if (option->long_name == NULL)
+        return;
+    for (size_t i = 0; i < tables->long_count; i++) {
+        if (strcmp(tables->longs[i].name, option->long_name) == 0) {
+            if (tables->longs[i].has_arg != has_arg)
+                tables->longs[i].has_arg = optional_argument;
+            return;
+        }
+    }
+    tables->longs[tables->long_count++] = (struct option){
+        .name = option->long_name,
+        .has_arg = has_arg,
+        .val = option->id == OPTION_HELP ? HELP_VALUE : option->id,
+    };
+}
+
 static bool
 make_tables(const Command *command, Tables *tables)
 {
-    size_t longs = 0;
-    size_t shorts = 0;
-
     tables->longs = calloc(count_options(command) + 1, sizeof *tables->longs);
     if (tables->longs == NULL)
         return false;
     for (const Option *option = command->options; option->help != NULL; option++) {
         if (option->id == 0)
             continue;
-        if (option->id < OPTION_LONG_ONLY && option->id != OPTION_HELP) {
-            tables->shorts[shorts++] = (char)option->id;
-            if (option->argument != NULL)
-                tables->shorts[shorts++] = ':';
-        }
-        if (option->long_name != NULL)
-            tables->longs[longs++] = (struct option){
-                .name = option->long_name,
-                .has_arg = option->argument == NULL ? no_argument : required_argument,
-                .val = option->id == OPTION_HELP ? HELP_VALUE : option->id,
-            };
+        add_short(tables, option);
+        add_long(tables, option);
     }
-    tables->shorts[shorts] = '\0';
     return true;
 }
 
@@ -149,7 +172,7 @@ options_read(const Command *command, int argc, char **argv,
              bool (*take)(void *ctx, int id, const char *value), void *ctx, int *ret_rest_count,
              char ***ret_rest)
 {
-    Tables tables;
+    Tables tables = {.longs = NULL};
     OptionResult result;
 
     if (!make_tables(command, &tables)) {

@@ -1,6 +1,9 @@
 /*
  * One table per command: its options, from which parsing (getopt_long, as the stock tools) and
  * --help are made. The manual page is checked against it by a test.
+ *
+ * An option may stand in the table several times, for a line of --help each; the first one says its
+ * id. When a long option stands there both with and without an argument, the argument is optional.
  */
 #ifndef PGSTOW_OPTIONS_H
 #define PGSTOW_OPTIONS_H
@@ -33,11 +36,15 @@ typedef struct Command {
 #define OPTION_HELP    '?'
 #define OPTION_VERSION 'V'
 
-#define COMMON_OPTIONS                                                                             \
-    {OPTION_VERSION, "version", NULL, "output version information, then exit"},                    \
+#define VERSION_OPTION                                                                             \
+    {                                                                                              \
+        OPTION_VERSION, "version", NULL, "output version information, then exit"                   \
+    }
+#define HELP_OPTION                                                                                \
     {                                                                                              \
         OPTION_HELP, "help", NULL, "show this help, then exit"                                     \
     }
+#define COMMON_OPTIONS VERSION_OPTION, HELP_OPTION
 
 /* The connection options of every network command. */
 #define CONNECTION_OPTIONS                                                                         \
@@ -59,8 +66,9 @@ typedef enum OptionResult {
 } OptionResult;
 
 /*
- * Read the command line: every option goes to `take` (value NULL for one without argument), which
- * prints and returns false when it cannot use it. *ret_rest is what stands behind the options.
+ * Read the command line: every option goes to `take` (value NULL when it came without argument),
+ * which prints and returns false when it cannot use it. *ret_rest is what stands behind the
+ * options.
  */
 OptionResult options_read(const Command *command, int argc, char **argv,
                           bool (*take)(void *ctx, int id, const char *value), void *ctx,

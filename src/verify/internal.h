@@ -124,6 +124,67 @@ bool report_finding(Reporter *reporter, const ManifestFile *file, const FileFind
                     Error *err) MUST_USE;
 void checker_free(Checker *checker);
 
+/* ---- verify.c: a backup on its way through the steps of its format ---- */
+
+/* What is known of a file of the manifest. */
+typedef enum FileMark {
+    MARK_UNSEEN, /* nothing of that name is there */
+    MARK_SEEN,   /* there with the right size */
+    MARK_BAD     /* there, and reported already */
+} FileMark;
+
+typedef struct WalScan WalScan;
+
+typedef struct Verifier {
+    const VerifyConfig *config;
+    Manifest *manifest;
+    uint8_t *marks;  /* a FileMark per file of the manifest */
+    PathSet ignore;  /* sorted */
+    PathSet unknown; /* on disk, but what it holds is not known: nothing below is called missing */
+    char *wal_directory;
+    WalScan *wal_scan; /* of archives; NULL: they are not asked for WAL */
+    Reporter reporter;
+    VerifyProgress progress;
+    int64_t progress_ms; /* when it was last told */
+} Verifier;
+
+#define CONTROL_PATH "global/pg_control"
+
+/* What pg_control has to say is a problem of its kind; `where` names it. */
+bool verifier_check_control(Verifier *verifier, const ManifestFile *file, const char *where,
+                            Span content, Error *err) MUST_USE;
+void verifier_tell_progress(Verifier *verifier, bool at_end);
+
+/* ---- archive.c: the archives of a backup in tar format ---- */
+
+/* All of them are read: their files get their marks, and their WAL passes verifier->wal_scan. */
+bool archives_check(Verifier *verifier, Error *err) MUST_USE;
+
+/* ---- member_check.c ---- */
+
+/*
+ * A stage for parsed archives that compares the files that pass with the manifest, reports and
+ * marks them, and passes everything on. A file counts as seen once it has passed whole. `archive`
+ * is the name to report; both are borrowed.
+ */
+Sink *member_check_new(Verifier *verifier, const char *archive, Sink *next, Error *err) MUST_USE;
+
+/* ---- wal_scan.c: the WAL that a manifest asks for, from archives ---- */
+
+WalScan *wal_scan_new(const Manifest *manifest, Error *err) MUST_USE;
+void wal_scan_free(WalScan *scan);
+
+/*
+ * A stage for parsed archives that checks the segments among the files whose path begins with
+ * `prefix`; those of one timeline must pass in their order. Passes everything on. `archive` is the
+ * name to report. Borrows all three.
+ */
+Sink *wal_scan_stage_new(WalScan *scan, const char *archive, const char *prefix, Sink *next,
+                         Error *err) MUST_USE;
+
+/* At the end: at most one problem per range, in their order. */
+bool wal_scan_report(const WalScan *scan, Reporter *reporter, Error *err) MUST_USE;
+
 /* ---- wal.c ---- */
 
 typedef struct WalRangeCheck {

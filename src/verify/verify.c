@@ -1,8 +1,9 @@
 /*
  * A plain backup is checked in four steps, in the stock tool's order: the tree is compared with the
  * manifest (what is extra or has another size), then the manifest with the tree (what is missing),
- * then the content of what is left is digested, then the WAL is parsed. Each step begins only while
- * the caller wants more.
+ * then the content of what is left is digested, then the WAL is parsed. In tar format the archives
+ * are read once, for names, sizes, content and WAL; then it is told what is missing, then what is
+ * wrong with the WAL. Each step begins only while the caller wants more.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -14,46 +15,28 @@
 #include "pgformat/control.h"
 #include "verify/internal.h"
 
-#define CONTROL_PATH     "global/pg_control"
 #define PROGRESS_STEP_MS 100
-
-/* What the first step learnt about a file of the manifest. */
-typedef enum FileMark {
-    MARK_UNSEEN, /* nothing of that name is on disk */
-    MARK_SEEN,   /* there with the right size: its content is to be checked */
-    MARK_BAD     /* there, and reported already */
-} FileMark;
-
-typedef struct Verifier {
-    const VerifyConfig *config;
-    Manifest *manifest;
-    uint8_t *marks;  /* a FileMark per file of the manifest */
-    PathSet ignore;  /* sorted */
-    PathSet unknown; /* on disk, but what it holds is not known: nothing below is called missing */
-    char *wal_directory;
-    Reporter reporter;
-    VerifyProgress progress;
-    int64_t progress_ms; /* when it was last told */
-} Verifier;
 
 /* ---- scan: what is on disk against the manifest ---- */
 
-/* False only for an Error. What pg_control has to say is a problem of its kind, told here. */
-static bool
-check_system_id(Verifier *verifier, const ManifestFile *file, Span content, uint64_t expected,
-                Error *err)
+bool
+verifier_check_control(Verifier *verifier, const ManifestFile *file, const char *where,
+                       Span content, Error *err)
 {
     Problem problem = {.kind = PROBLEM_CONTROL, .path = file->path};
     Error damage = ERROR_INIT;
     ControlData control;
+    uint64_t expected;
 
+    if (!manifest_system_id(verifier->manifest, &expected)) /* version 1 */
+        return true;
     if (!control_parse(content, &control, &damage))
-        return report(&verifier->reporter, &problem, err, "%s: %s", file->path, damage.message);
+        return report(&verifier->reporter, &problem, err, "%s: %s", where, damage.message);
     if (control.system_id == expected)
         return true;
     problem.kind = PROBLEM_SYSTEM_ID;
     return report(&verifier->reporter, &problem, err,
-                  "%s: manifest system identifier is %llu, but control file has %llu", file->path,
+                  "%s: manifest system identifier is %llu, but control file has %llu", where,
                   (unsigned long long)expected, (unsigned long long)control.system_id);
 }
 
@@ -71,25 +54,26 @@ read_control(const char *path, uint8_t *bytes, size_t *ret_len, int *ret_errnum)
     return ok;
 }
 
-/* Manifests since version 2 say which cluster they are of. */
 static bool
 check_control(Verifier *verifier, const ManifestFile *file, Error *err)
 {
     uint8_t bytes[CONTROL_FILE_SIZE];
     char reason[ERRNO_TEXT_SIZE];
-    uint64_t expected;
+    uint64_t system_id;
     size_t len;
     int errnum;
     char *path;
     bool ok;
 
-    if (!manifest_system_id(verifier->manifest, &expected))
+    if (!manifest_system_id(verifier->manifest, &system_id)) /* nothing to compare with */
         return true;
     path = path_join(verifier->config->directory, file->path, err);
     if (path == NULL)
         return false;
     if (read_control(path, bytes, &len, &errnum)) {
-        ok = check_system_id(verifier, file, (Span){.data = bytes, .len = len}, expected, err);
+        Span content = {.data = bytes, .len = len};
+
+        ok = verifier_check_control(verifier, file, file->path, content, err);
     } else {
         Problem problem = {.kind = PROBLEM_UNREADABLE, .path = file->path};
 
@@ -206,8 +190,8 @@ step_missing(Verifier *verifier, Error *err)
 
 /* ---- checksums ---- */
 
-static void
-tell_progress(Verifier *verifier, bool at_end)
+void
+verifier_tell_progress(Verifier *verifier, bool at_end)
 {
     const VerifyConfig *config = verifier->config;
     int64_t now = clock_ms();
@@ -226,7 +210,7 @@ checksum_tick(void *ctx, uint64_t bytes, Error *err)
     if (!stop_check(verifier->config->stop, err))
         return false;
     verifier->progress.done += bytes;
-    tell_progress(verifier, false);
+    verifier_tell_progress(verifier, false);
     return true;
 }
 
@@ -270,7 +254,7 @@ check_work(Verifier *verifier, const ManifestFile *const *work, size_t count, Ch
         done += work[i]->size;
         verifier->progress.done = done;
     }
-    tell_progress(verifier, true);
+    verifier_tell_progress(verifier, true);
     return true;
 }
 
@@ -317,6 +301,15 @@ step_wal(Verifier *verifier, Error *err)
     return true;
 }
 
+/* A directory that is named for the WAL goes before the archives. */
+static bool
+step_archived_wal(Verifier *verifier, Error *err)
+{
+    if (verifier->wal_scan == NULL)
+        return step_wal(verifier, err);
+    return wal_scan_report(verifier->wal_scan, &verifier->reporter, err);
+}
+
 /* ---- all of it ---- */
 
 /* What servers and tools put beside a backup without listing it. */
@@ -361,38 +354,53 @@ load_manifest(Verifier *verifier, Error *err)
     return verifier->marks != NULL;
 }
 
-static bool
-run_steps(Verifier *verifier, Error *err)
-{
-    bool (*const steps[])(Verifier *, Error *) = {step_scan, step_missing, step_checksums,
-                                                  step_wal};
+typedef bool (*Step)(Verifier *verifier, Error *err);
 
-    for (size_t i = 0; i < sizeof steps / sizeof steps[0]; i++) {
-        if (verifier->reporter.enough)
-            break;
-        if (!steps[i](verifier, err))
+static bool
+run_steps(Verifier *verifier, const Step *steps, Error *err)
+{
+    for (; *steps != NULL && !verifier->reporter.enough; steps++) {
+        if (!(*steps)(verifier, err))
             return false;
     }
     return true;
 }
 
-bool
-verify_plain(const VerifyConfig *config, uint64_t *ret_problems, Error *err)
+/* `steps` ends with NULL. */
+static bool
+verify(const VerifyConfig *config, const Step *steps, uint64_t *ret_problems, Error *err)
 {
     Verifier verifier = {.config = config, .reporter = REPORTER_INIT(&config->problems)};
     bool ok;
 
     verifier.wal_directory = place_of(config, config->wal_directory, "pg_wal", err);
     ok = verifier.wal_directory != NULL && fill_ignore(&verifier, err) &&
-         load_manifest(&verifier, err) && run_steps(&verifier, err);
+         load_manifest(&verifier, err) && run_steps(&verifier, steps, err);
     if (ok)
         *ret_problems = verifier.reporter.count;
 
     manifest_free(verifier.manifest);
     free(verifier.marks);
     free(verifier.wal_directory);
+    wal_scan_free(verifier.wal_scan);
     path_set_free(&verifier.ignore);
     path_set_free(&verifier.unknown);
     reporter_free(&verifier.reporter);
     return ok;
+}
+
+bool
+verify_plain(const VerifyConfig *config, uint64_t *ret_problems, Error *err)
+{
+    static const Step steps[] = {step_scan, step_missing, step_checksums, step_wal, NULL};
+
+    return verify(config, steps, ret_problems, err);
+}
+
+bool
+verify_tar(const VerifyConfig *config, uint64_t *ret_problems, Error *err)
+{
+    static const Step steps[] = {archives_check, step_missing, step_archived_wal, NULL};
+
+    return verify(config, steps, ret_problems, err);
 }

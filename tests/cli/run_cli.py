@@ -32,8 +32,10 @@ import os
 import re
 import shlex
 import signal
+import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
 from dataclasses import dataclass, field
@@ -99,9 +101,9 @@ def write(path, content):
     path.write_text(content)
 
 
-def flip_first_bit(path):
+def flip_bit(path, offset):
     content = bytearray(path.read_bytes())
-    content[0] ^= 1
+    content[offset] ^= 1
     path.write_bytes(content)
 
 
@@ -125,18 +127,39 @@ def make_backup(root, name, *traits):
     write(root / name / ("backup_manifest.tmp" if "tmp" in traits else "backup_manifest"), text)
 
 
+def same_everywhere(member):
+    """A member of an archive, whoever made it, and when."""
+    member.mode, member.mtime = 0o600, 0
+    member.uid, member.gid, member.uname, member.gname = 0, 0, "", ""
+    return member
+
+
+def make_tar_backup(root, name, *traits):
+    """The same in tar format, without an archive of WAL."""
+    make_backup(root, name, *traits)
+    top = root / name
+    with tarfile.open(top / "base.tar", "w", format=tarfile.USTAR_FORMAT) as archive:
+        for path in ("PG_VERSION", "base/1/2619"):
+            archive.add(top / path, path, filter=same_everywhere)
+    (top / "PG_VERSION").unlink()
+    for directory in ("base", "pg_wal"):
+        shutil.rmtree(top / directory)
+
+
 FIXTURES = {
     "dir": lambda root, path: (root / path).mkdir(parents=True),
     "file": lambda root, path, content="": write(root / path, content),
-    "flip": lambda root, path: flip_first_bit(root / path),
+    "flip": lambda root, path, offset="0": flip_bit(root / path, int(offset)),
     "remove": lambda root, path: (root / path).unlink(),
     "link": lambda root, path, target: (root / path).symlink_to(target),
     "backup": make_backup,
+    "tar_backup": make_tar_backup,
 }
 
-# Fixtures about how the program is run: "stdout PATH" and "signal NAME", which is sent as soon as
-# the program has said something, while its standard input stays open.
-RUN_FIXTURES = ("stdout", "signal")
+# Fixtures about how the program is run: "stdout PATH", "stderr PATH" (instead of a PATH also
+# "closed"), and "signal NAME", which is sent as soon as the program has said something, while its
+# standard input stays open.
+RUN_FIXTURES = ("stdout", "stderr", "signal")
 
 
 # ---- running ----
@@ -176,17 +199,32 @@ def hear_and_signal(process, name):
     return said
 
 
+def output_for(how, stream):
+    """Where a standard stream goes: the pipe that is compared, unless a fixture says otherwise."""
+    path = how.get(stream, "")
+    if not path:
+        return subprocess.PIPE
+    return os.open("/dev/null" if path == "closed" else path, os.O_WRONLY)
+
+
+def close_streams(how):
+    """In the new process: the streams that the program is to find closed."""
+    for number, stream in ((1, "stdout"), (2, "stderr")):
+        if how.get(stream) == "closed":
+            os.close(number)
+
+
 def execute(case, root, how):
     variables, words = split_command(case.command)
     environment = {k: os.environ[k] for k in KEPT_VARIABLES if k in os.environ}
     environment |= {"LC_ALL": "C", "TZ": "UTC", "HOME": str(root),
                     "PATH": f"{COMPAT}:/usr/bin:/bin"}
     environment |= variables
-    stdout = os.open(how["stdout"], os.O_WRONLY) if "stdout" in how else subprocess.PIPE
+    stdout, stderr = output_for(how, "stdout"), output_for(how, "stderr")
     process = subprocess.Popen(
         words, executable=BIN if words[0] == "pgstow" else COMPAT / words[0], cwd=root,
         env=environment, start_new_session=True, stdin=subprocess.PIPE, stdout=stdout,
-        stderr=subprocess.PIPE)
+        stderr=stderr, preexec_fn=lambda: close_streams(how))
     said = b""
     try:
         if "signal" in how:
@@ -197,12 +235,13 @@ def execute(case, root, how):
     except subprocess.TimeoutExpired:
         process.kill()
         out, err = process.communicate()
-        err += f"(killed after {TIMEOUT} seconds)\n".encode()
-    if "stdout" in how:
-        os.close(stdout)
+        err = (err or b"") + f"(killed after {TIMEOUT} seconds)\n".encode()
+    for file in (stdout, stderr):
+        if file != subprocess.PIPE:
+            os.close(file)
     status = process.returncode
     end = str(status) if status >= 0 else f"signal {signal.Signals(-status).name}"
-    return marked(">", out or b""), marked("2>", said + err), [f"= {end}"]
+    return marked(">", out or b""), marked("2>", said + (err or b"")), [f"= {end}"]
 
 
 def run(case):

@@ -3,6 +3,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <poll.h>
 #include <pthread.h>
 #include <setjmp.h>
@@ -93,6 +94,8 @@ int __real_mkdir(const char *path, mode_t mode);
 int __wrap_mkdir(const char *path, mode_t mode);
 int __real_mkdirat(int dir, const char *path, mode_t mode);
 int __wrap_mkdirat(int dir, const char *path, mode_t mode);
+int __real_symlink(const char *target, const char *path);
+int __wrap_symlink(const char *target, const char *path);
 int __real_symlinkat(const char *target, int dir, const char *path);
 int __wrap_symlinkat(const char *target, int dir, const char *path);
 int __real_unlink(const char *path);
@@ -152,6 +155,23 @@ place_of_fd(int fd, Place *place)
         place->path[0] = '\0';
 }
 
+/* Links that lead to the directory of `path` are followed: one file is to have one name. */
+static void
+place_of_path(const char *path, Place *place)
+{
+    const char *name = strrchr(path, '/');
+    char parent[PATH_MAX];
+    char *resolved;
+
+    (void)snprintf(parent, sizeof parent, "%.*s", (int)(name - path), path);
+    resolved = __real_realpath(parent, NULL);
+    if (name == path || resolved == NULL)
+        (void)snprintf(place->path, sizeof place->path, "%s", path);
+    else
+        (void)snprintf(place->path, sizeof place->path, "%s%s", resolved, name);
+    __real_free(resolved);
+}
+
 /* `dir` is for a relative path. */
 static void
 place_at(int dir, const char *path, Place *place)
@@ -159,7 +179,7 @@ place_at(int dir, const char *path, Place *place)
     size_t len;
 
     if (path[0] == '/') {
-        (void)snprintf(place->path, sizeof place->path, "%s", path);
+        place_of_path(path, place);
         return;
     }
     place_of_fd(dir, place);
@@ -468,6 +488,17 @@ __wrap_close(int fd)
 
 /* ---- names ---- */
 
+static void
+renamed(const char *from, const char *to)
+{
+    Place old;
+    Place new;
+
+    place_at(AT_FDCWD, from, &old);
+    place_at(AT_FDCWD, to, &new);
+    disk_renamed(old.path, new.path);
+}
+
 int
 __wrap_rename(const char *from, const char *to)
 {
@@ -477,7 +508,7 @@ __wrap_rename(const char *from, const char *to)
         return -1;
     result = __real_rename(from, to);
     if (result == 0 && under_test)
-        disk_renamed(from, to);
+        renamed(from, to);
     return result;
 }
 
@@ -508,6 +539,14 @@ __wrap_mkdirat(int dir, const char *path, mode_t mode)
     if (fails_at(FAULT_MAKE, "mkdirat", dir, path))
         return -1;
     return made(__real_mkdirat(dir, path, mode), dir, path);
+}
+
+int
+__wrap_symlink(const char *target, const char *path)
+{
+    if (fails_at(FAULT_MAKE, "symlink", AT_FDCWD, path))
+        return -1;
+    return made(__real_symlink(target, path), AT_FDCWD, path);
 }
 
 int

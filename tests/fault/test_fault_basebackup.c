@@ -1,7 +1,7 @@
 /*
- * Whole base backups from a scripted server, with every call failing once and from some call on:
- * without WAL, and with WAL streamed beside the backup. A backup that failed leaves nothing behind,
- * or says what it could not remove; backup_manifest has its name only when all else is on disk.
+ * Whole base backups from a scripted server, of every kind, with every call failing once and from
+ * some call on. A backup that failed leaves nothing behind, or says what it could not remove;
+ * backup_manifest has its name only when all else is on disk.
  */
 #include <errno.h>
 #include <setjmp.h>
@@ -20,51 +20,49 @@
 #include "common/file.h"
 #include "disk.h"
 #include "fault.h"
-#include "pgformat/walfile.h"
 #include "protocol/peer.h"
-#include "support/manifest_builder.h"
-#include "support/tar_builder.h"
+#include "support/fake_backup.h"
+#include "support/recorder.h"
+#include "support/tar_walk.h"
 #include "support/temp_dir.h"
-#include "support/wal_builder.h"
-#include "support/wire_server.h"
 
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
 
-#define SYSTEM_ID      UINT64_C(7000000000000000001)
-#define SYSTEM_ID_TEXT "7000000000000000001"
-#define SEGMENT_SIZE   (1u << 20)
-#define SEGMENT_3      "000000010000000000000003"
-#define SEGMENT_4      "000000010000000000000004"
-#define WAL_START      ((Lsn)3 * SEGMENT_SIZE)
-#define TABLE_SIZE     ((size_t)20000)
-#define MISMATCH       "does not agree with the server's manifest"
+#define SEGMENT_1  "000000010000000000000020"
+#define SEGMENT_2  "000000010000000000000021"
+#define BOUNDARY   (FAKE_SEGMENT + FAKE_SEGMENT_SIZE)
+#define TABLE_SIZE ((size_t)20000)
+#define MISMATCH   "does not agree with the server's manifest"
 
 typedef enum TargetState {
     TARGET_MISSING, /* it and the two directories above it are made */
     TARGET_EMPTY    /* it is there, and stays */
 } TargetState;
 
+/* What makes every run fail, whatever else does. */
+typedef enum Spoiler {
+    SPOILER_NONE,
+    SPOILER_MANIFEST, /* it has one file more: all has come, and then it fails */
+    SPOILER_NAME      /* the manifest's is taken: all is on disk, and then it fails */
+} Spoiler;
+
 typedef struct Fixture {
     TempDir dir;
-    WireScript scripts[2]; /* of the backup's connection, and of the one beside it */
-    size_t script_count;
-    WalBuilder wal;
-    Lsn start;
-    Lsn end;
+    FakeBackup fake;
+    WireScript scripts[3]; /* of the backup, of the WAL, and of dropping a slot */
     uint8_t table[TABLE_SIZE];
 
     /* ---- what the run shall be ---- */
-    WalMethod wal_method;
+    BackupOptions options;
     TargetState target_state;
-    bool no_sync;
-    bool no_clean;
-    bool mismatch; /* the manifest has one file more: all is there, and then it fails */
+    Spoiler spoiler;
 
     /* ---- the paths ---- */
     const char *target;
     const char *parent;
     const char *space;  /* where the tablespace is to go */
     const char *origin; /* where it is on the server */
+    const char *wal;    /* of --waldir */
     const char *manifest;
     const char *manifest_tmp;
 
@@ -76,227 +74,69 @@ typedef struct Fixture {
 /* ---- what the server has ---- */
 
 static void
-add_file(Buf *tar, ManifestBuilder *manifest, const char *below, const char *name, const void *data,
-         size_t len)
+fill_server(Fixture *fixture)
 {
-    char path[128];
+    FakeBackup *fake = &fixture->fake;
 
-    tar_add(tar, &(TarMember){.name = name, .data = data, .size = len});
-    (void)snprintf(path, sizeof path, "%s%s", below, name);
-    manifest_builder_file(manifest, path, data, len, CHECKSUM_CRC32C);
+    fake_backup_init(fake, "18.4");
+    fake->checksums = true;
+    fake->piece = 4096;
+    fake_backup_tablespace(fake, 16385, fixture->origin);
+    fake_backup_tablespace(fake, 16386, "pg_tblspc/16386");
+    fake_backup_member(fake, 0, &(TarMember){TAR_DIRECTORY("pg_tblspc/16386/")});
+    fake_backup_file(fake, 0, "postgresql.auto.conf", "# by hand");
+    fake_backup_data(fake, 0, "base/1/1259", (Span){.data = fixture->table, .len = TABLE_SIZE});
+    while (fake->wal.end < BOUNDARY + 20000)
+        (void)wal_builder_record(&fake->wal, 10, 0, 30000);
+    fake->end = fake->wal.end;
 }
 
 static void
-build_space(Buf *tar, ManifestBuilder *manifest)
+script_wal(Fixture *fixture)
 {
-    tar_add(tar, &(TarMember){TAR_DIRECTORY("PG_18_202506291")});
-    add_file(tar, manifest, "pg_tblspc/16385/", "PG_18_202506291/16400", "table", 5);
-    tar_end(tar);
-}
-
-/* In place: its archive goes into the data directory. */
-static void
-build_inside(Buf *tar, ManifestBuilder *manifest)
-{
-    add_file(tar, manifest, "pg_tblspc/16386/", "16401", "index", 5);
-    tar_end(tar);
-}
-
-static void
-build_base(const Fixture *fixture, Buf *tar, ManifestBuilder *manifest)
-{
-    add_file(tar, manifest, "", "backup_label", "START WAL LOCATION\n", 19);
-    tar_add(tar, &(TarMember){TAR_DIRECTORY("pg_wal")});
-    tar_add(tar, &(TarMember){TAR_DIRECTORY("pg_wal/archive_status")});
-    tar_add(tar, &(TarMember){TAR_DIRECTORY("base")});
-    add_file(tar, manifest, "", "base/1259", fixture->table, TABLE_SIZE);
-    add_file(tar, manifest, "", "base/empty", "", 0);
-    tar_add(tar, &(TarMember){TAR_DIRECTORY("pg_tblspc")});
-    tar_add(tar, &(TarMember){TAR_SYMLINK("pg_tblspc/16385", fixture->origin)});
-    tar_add(tar, &(TarMember){TAR_DIRECTORY("pg_tblspc/16386")});
-    add_file(tar, manifest, "", "PG_VERSION", "18\n", 3);
-    tar_end(tar);
-}
-
-static void
-build_wal(Fixture *fixture)
-{
-    WalBuilder *wal = &fixture->wal;
-
-    wal_builder_init(wal, &(WalBuilderConfig){.magic = 0xD118,
-                                              .timeline = 1,
-                                              .system_id = SYSTEM_ID,
-                                              .segment_size = SEGMENT_SIZE,
-                                              .start = WAL_START});
-    (void)wal_builder_record(wal, 10, 0, 1000);
-    fixture->start = wal_builder_record(wal, 10, 0, 1000);
-    while (wal->end < WAL_START + SEGMENT_SIZE + 20000)
-        (void)wal_builder_record(wal, 10, 0, 30000);
-    fixture->end = wal->end;
-}
-
-/* ---- what the server says ---- */
-
-static void
-script_answer(WireScript *script, const char *command, int columns, const char *const values[])
-{
-    Buf *out;
-
-    wire_expect(script, command);
-    out = wire_send(script);
-    wire_one_row(out, columns, values);
-    wire_ready(out);
-}
-
-/* A typed message; a string goes with its terminator. */
-static void
-put_typed(Buf *out, char type, const void *data, size_t len)
-{
-    Error err = ERROR_INIT;
-    Buf message = BUF_INIT;
-
-    assert_true(buf_append(&message, &type, 1, &err) && buf_append(&message, data, len, &err));
-    wire_copy_data(out, message.data, message.len);
-    buf_free(&message);
-}
-
-static void
-put_archive(Buf *out, const char *name, const char *location, const Buf *tar)
-{
-    const size_t piece = 4096;
-    Error err = ERROR_INIT;
-    Buf names = BUF_INIT;
-
-    assert_true(buf_append(&names, name, strlen(name) + 1, &err) &&
-                buf_append(&names, location, strlen(location) + 1, &err));
-    put_typed(out, 'n', names.data, names.len);
-    buf_free(&names);
-    for (size_t at = 0; at < tar->len; at += piece)
-        put_typed(out, 'd', tar->data + at, tar->len - at < piece ? tar->len - at : piece);
-}
-
-static void
-put_lsn_row(Buf *out, Lsn lsn)
-{
-    char text[32];
-    const char *const values[] = {text, "1"};
-
-    (void)snprintf(text, sizeof text, LSN_FORMAT, LSN_ARGS(lsn));
-    wire_one_row(out, 2, values);
-}
-
-static void
-put_tablespaces(Buf *out, const char *origin)
-{
-    const char *const space[] = {"16385", origin, NULL};
-    const char *const inside[] = {"16386", "pg_tblspc/16386", NULL};
-    const char *const base[] = {NULL, NULL, NULL};
-
-    wire_row_description(out, 3);
-    wire_row(out, 3, space);
-    wire_row(out, 3, inside);
-    wire_row(out, 3, base);
-    wire_complete(out, "SELECT");
-}
-
-/* From the first archive to the end of the command. */
-static void
-put_archives(const Fixture *fixture, Buf *out)
-{
-    ManifestBuilder builder;
-    Buf space = BUF_INIT;
-    Buf inside = BUF_INIT;
-    Buf base = BUF_INIT;
-    Buf manifest = BUF_INIT;
-
-    manifest_builder_begin(&builder, 2, SYSTEM_ID);
-    build_space(&space, &builder);
-    build_inside(&inside, &builder);
-    build_base(fixture, &base, &builder);
-    if (fixture->mismatch)
-        manifest_builder_file(&builder, "missing", "", 0, CHECKSUM_CRC32C);
-    manifest_builder_wal_range(&builder, 1, fixture->start, fixture->end);
-    manifest_builder_finish(&builder, &manifest);
-
-    wire_copy_out(out);
-    put_archive(out, "16385.tar", fixture->origin, &space);
-    put_archive(out, "16386.tar", "pg_tblspc/16386", &inside);
-    put_archive(out, "base.tar", "", &base);
-    put_typed(out, 'm', "", 0);
-    put_typed(out, 'd', manifest.data, manifest.len);
-    wire_copy_done(out);
-    put_lsn_row(out, fixture->end);
-    wire_complete(out, "BASE_BACKUP");
-    wire_ready(out);
-    buf_free(&space);
-    buf_free(&inside);
-    buf_free(&base);
-    buf_free(&manifest);
-}
-
-static const char *const identity[] = {SYSTEM_ID_TEXT, "1", "0/410000", NULL};
-
-static void
-script_backup(const Fixture *fixture, WireScript *script)
-{
-    const char *const mode[] = {"0700"};
-    const char *const size[] = {"1MB"};
-    Buf *out;
-
-    script_answer(script, "SHOW data_directory_mode", 1, mode);
-    script_answer(script, "SHOW wal_segment_size", 1, size);
-    script_answer(script, "IDENTIFY_SYSTEM", 4, identity);
-    wire_expect(script, "BASE_BACKUP");
-    out = wire_send(script);
-    put_lsn_row(out, fixture->start);
-    put_tablespaces(out, fixture->origin);
-    put_archives(fixture, out);
-}
-
-static void
-put_wal(Buf *out, const Fixture *fixture)
-{
+    const FakeBackup *fake = &fixture->fake;
     const Lsn piece = 65536;
-
-    for (Lsn at = WAL_START; at < fixture->end; at += piece) {
-        Span bytes = wal_builder_span(&fixture->wal, at,
-                                      fixture->end - at < piece ? fixture->end : at + piece);
-        uint8_t head[24];
-        Buf message = BUF_INIT;
-        Error err = ERROR_INIT;
-
-        put_be64(head, at);
-        put_be64(head + 8, fixture->end);
-        put_be64(head + 16, 0);
-        assert_true(buf_append(&message, "w", 1, &err) &&
-                    buf_append(&message, head, sizeof head, &err) &&
-                    buf_append(&message, bytes.data, bytes.len, &err));
-        wire_copy_data(out, message.data, message.len);
-        buf_free(&message);
-    }
-}
-
-static void
-script_wal(const Fixture *fixture, WireScript *script)
-{
-    const char *const slot[] = {"pg_basebackup_4712", "0/0", NULL, NULL};
     Buf *out;
 
-    script_answer(script, "IDENTIFY_SYSTEM", 4, identity);
-    script_answer(script, "CREATE_REPLICATION_SLOT", 4, slot);
-    wire_expect(script, "START_REPLICATION");
-    out = wire_send(script);
-    wire_copy_both(out);
-    put_wal(out, fixture);
-    wire_step(script, WIRE_COPY_DONE);
-    out = wire_send(script);
-    wire_copy_done(out);
-    wire_complete(out, "START_STREAMING");
-    wire_complete(out, "START_REPLICATION");
-    wire_ready(out);
+    fake_script_wal_prepare(fake, &fixture->scripts[1], true);
+    out = fake_script_wal_start(&fixture->scripts[1]);
+    for (Lsn at = FAKE_SEGMENT; at < fake->end; at += piece)
+        fake_put_wal(fake, out, at, fake->end - at < piece ? fake->end : at + piece);
+    wire_stream_end(&fixture->scripts[1]);
+}
+
+/* The server as it is asked by these options. */
+static void
+script_all(Fixture *fixture)
+{
+    const BackupOptions *options = &fixture->options;
+    FakeBackup *fake = &fixture->fake;
+
+    for (size_t i = 0; i < COUNT(fixture->scripts); i++)
+        wire_script_free(&fixture->scripts[i]);
+    fake_backup_free(fake);
+    fill_server(fixture);
+    fake->uploads = options->incremental != NULL;
+    if (options->server_compression != NULL)
+        assert_true(compression_method_parse(options->server_compression, &fake->compress));
+    if (fixture->spoiler == SPOILER_MANIFEST)
+        fake_backup_listed(fake, "missing", "");
+    fake_script_backup(fake, &fixture->scripts[0]);
+    script_wal(fixture);
+    fake_script_drop_slot(&fixture->scripts[2]);
 }
 
 /* ---- watching ---- */
+
+/* Somebody else is quicker. */
+static void
+take_name(const char *path)
+{
+    const bool before = fault_suspend();
+
+    assert_int_equal(mkdir(path, 0700), 0);
+    fault_resume(before);
+}
 
 /* Before the manifest gets its name: is all the rest on disk, the manifest's content included? */
 static void
@@ -305,7 +145,11 @@ watch(void *ctx, FaultKind kind, const char *path)
     Fixture *fixture = ctx;
     const char *unsafe;
 
-    if (kind != FAULT_RENAME || strcmp(path, fixture->manifest) != 0 || fixture->no_sync)
+    if (kind != FAULT_RENAME || strcmp(path, fixture->manifest) != 0)
+        return;
+    if (fixture->spoiler == SPOILER_NAME)
+        take_name(path);
+    if (fixture->options.sync == SYNC_NONE)
         return;
     unsafe = disk_unsafe(fixture->dir.path, fixture->manifest_tmp);
     if (unsafe[0] == '\0' && !disk_content_safe(fixture->manifest_tmp))
@@ -327,21 +171,11 @@ hear_info(void *ctx, const char *message)
 static bool
 take(Fixture *fixture, const char *conninfo, Stop *stop, Error *err)
 {
-    const TablespaceMapping mapping = {.from = fixture->origin, .to = fixture->space};
-    const BackupOptions options = {.directory = fixture->target,
-                                   .wal_method = fixture->wal_method,
-                                   .label = "fault",
-                                   .sync = fixture->no_sync ? SYNC_NONE : SYNC_FSYNC,
-                                   .no_clean = fixture->no_clean,
-                                   .manifest = MANIFEST_YES,
-                                   .status_interval_ms = 10000,
-                                   .mappings = &mapping,
-                                   .mapping_count = 1};
     const BackupObserver observer = {.ctx = fixture, .info = hear_info};
     ConnConfig conn = {.conninfo = conninfo, .progname = "test", .prompt = PASSWORD_NEVER};
 
     conn.stop = stop;
-    return basebackup_run(&conn, &options, &observer, stop, err);
+    return basebackup_run(&conn, &fixture->options, &observer, stop, err);
 }
 
 static bool
@@ -362,45 +196,187 @@ assert_content(Fixture *fixture, const char *name, const void *expected, size_t 
     buf_free(&content);
 }
 
-static void
-assert_wal(Fixture *fixture)
+/* The second segment, as long as the first. */
+static uint8_t *
+padded_segment(const Fixture *fixture)
 {
-    const Lsn boundary = WAL_START + SEGMENT_SIZE;
-    const Span third = wal_builder_span(&fixture->wal, WAL_START, boundary);
-    const Span fourth = wal_builder_span(&fixture->wal, boundary, fixture->end);
-    uint8_t *padded = calloc(1, SEGMENT_SIZE);
+    const Span streamed = wal_builder_span(&fixture->fake.wal, BOUNDARY, fixture->fake.end);
+    uint8_t *padded = calloc(1, FAKE_SEGMENT_SIZE);
 
     assert_non_null(padded);
-    memcpy(padded, fourth.data, fourth.len);
-    assert_content(fixture, "new/deep/backup/pg_wal/" SEGMENT_3, third.data, third.len);
-    assert_content(fixture, "new/deep/backup/pg_wal/" SEGMENT_4, padded, SEGMENT_SIZE);
-    free(padded);
-    fault_assert(
-        temp_dir_exists(&fixture->dir, "new/deep/backup/pg_wal/archive_status/" SEGMENT_3 ".done"),
-        "segment 3 is not marked as archived");
+    memcpy(padded, streamed.data, streamed.len);
+    return padded;
 }
 
 static void
-assert_taken(Fixture *fixture)
+assert_wal(Fixture *fixture, const char *directory)
+{
+    const Span first = wal_builder_span(&fixture->fake.wal, FAKE_SEGMENT, BOUNDARY);
+    uint8_t *second = padded_segment(fixture);
+    char path[200];
+
+    (void)snprintf(path, sizeof path, "%s/" SEGMENT_1, directory);
+    assert_content(fixture, path, first.data, first.len);
+    (void)snprintf(path, sizeof path, "%s/" SEGMENT_2, directory);
+    assert_content(fixture, path, second, FAKE_SEGMENT_SIZE);
+    (void)snprintf(path, sizeof path, "%s/archive_status/" SEGMENT_1 ".done", directory);
+    fault_assert(temp_dir_exists(&fixture->dir, path), "segment 1 is not marked as archived");
+    free(second);
+}
+
+static void
+assert_recovery(const char *settings, size_t len)
+{
+    const char *const begin = "# by hand\nprimary_conninfo = '";
+
+    fault_assert(len > strlen(begin) && strncmp(settings, begin, strlen(begin)) == 0 &&
+                     settings[len - 1] == '\n',
+                 "the settings are \"%.*s\"", (int)len, settings);
+}
+
+/* ---- directories ---- */
+
+static void
+assert_directories(Fixture *fixture)
 {
     char target[512];
     ssize_t len = readlink(temp_dir_path(&fixture->dir, "new/deep/backup/pg_tblspc/16385"), target,
                            sizeof target - 1);
-    const char *unsafe;
+    Buf settings;
 
     target[len < 0 ? 0 : len] = '\0';
     fault_assert(strcmp(target, fixture->space) == 0, "the tablespace's link leads to \"%s\"",
                  target);
-    assert_content(fixture, "new/deep/backup/base/1259", fixture->table, TABLE_SIZE);
+    assert_content(fixture, "new/deep/backup/base/1/1259", fixture->table, TABLE_SIZE);
     assert_content(fixture, "new/deep/backup/PG_VERSION", "18\n", 3);
-    assert_content(fixture, "spaces/space/PG_18_202506291/16400", "table", 5);
-    assert_content(fixture, "new/deep/backup/pg_tblspc/16386/16401", "index", 5);
+    assert_content(fixture, "spaces/space/PG_18_202506291/1234", "far away", 8);
+    assert_content(fixture, "new/deep/backup/pg_tblspc/16386/PG_18_202506291/1234", "far away", 8);
+    if (fixture->options.wal_method == WAL_STREAM)
+        assert_wal(fixture,
+                   fixture->options.wal_directory == NULL ? "new/deep/backup/pg_wal" : "wals/wal");
+    if (fixture->options.wal_directory != NULL)
+        fault_assert(strcmp(temp_dir_link(&fixture->dir, "new/deep/backup/pg_wal"), fixture->wal) ==
+                         0,
+                     "pg_wal does not lead to the WAL");
+    if (!fixture->options.write_recovery)
+        return;
+    assert_content(fixture, "new/deep/backup/standby.signal", "", 0);
+    settings = temp_dir_read(&fixture->dir, "new/deep/backup/postgresql.auto.conf");
+    assert_recovery(buf_text(&settings), settings.len);
+    buf_free(&settings);
+}
+
+/* ---- archives ---- */
+
+static CompressionMethod
+method_of(const Fixture *fixture)
+{
+    return fixture->options.server_compression == NULL ? fixture->options.compression.method
+                                                       : fixture->fake.compress;
+}
+
+/* The archive, out of its compression. */
+static Buf
+unpacked(Fixture *fixture, const char *name, CompressionMethod method)
+{
+    Recording recording = RECORDING_INIT;
+    Error err = ERROR_INIT;
+    char path[200];
+    Sink *sink;
+    Buf file;
+
+    (void)snprintf(path, sizeof path, "new/deep/backup/%s.tar%s", name, compression_suffix(method));
+    fault_assert(temp_dir_exists(&fixture->dir, path), "there is no \"%s\"", path);
+    file = temp_dir_read(&fixture->dir, path);
+    if (method == COMPRESSION_NONE)
+        return file;
+    sink = decompress_new(recorder_new(&recording, &err), method, &err);
+    assert_non_null(sink);
+    fault_assert(sink_archive_begin(sink, &(Archive){.name = path}, &err) &&
+                     sink_data(sink, tar_span(&file), &err) && sink_archive_end(sink, &err) &&
+                     sink_finish(sink, &err),
+                 "%s", err.message);
+    sink_free(sink);
+    buf_free(&file);
+    buf_free(&recording.text);
+    return recording.bytes;
+}
+
+static void
+assert_member(const Buf *tar, const char *name, const void *expected, size_t len)
+{
+    TarFound found;
+
+    fault_assert(tar_find(tar_span(tar), name, &found), "no member \"%s\"", name);
+    fault_assert(found.content.len == len && memcmp(found.content.data, expected, len) == 0,
+                 "member \"%s\" has another content", name);
+}
+
+static void
+assert_wal_archive(Fixture *fixture)
+{
+    const Span first = wal_builder_span(&fixture->fake.wal, FAKE_SEGMENT, BOUNDARY);
+    uint8_t *second = padded_segment(fixture);
+    Buf tar = unpacked(fixture, "pg_wal", fixture->options.compression.method);
+
+    assert_member(&tar, SEGMENT_1, first.data, first.len);
+    assert_member(&tar, "archive_status/" SEGMENT_1 ".done", "", 0);
+    assert_member(&tar, SEGMENT_2, second, FAKE_SEGMENT_SIZE);
+    fault_assert(tar_count(tar_span(&tar)) == 3, "there is more WAL than was streamed");
+    buf_free(&tar);
+    free(second);
+}
+
+static void
+assert_recovery_archive(const Buf *tar)
+{
+    TarFound found;
+
+    assert_member(tar, "standby.signal", "", 0);
+    fault_assert(tar_find(tar_span(tar), "postgresql.auto.conf", &found), "no settings");
+    assert_recovery((const char *)found.content.data, found.content.len);
+}
+
+static void
+assert_archives(Fixture *fixture)
+{
+    static const char *const names[] = {"16385", "16386", "base"};
+
+    for (size_t i = 0; i < COUNT(names); i++) {
+        Buf got = unpacked(fixture, names[i], method_of(fixture));
+        Buf sent = BUF_INIT;
+        Error err = ERROR_INIT;
+
+        assert_true(buf_append(&sent, fixture->fake.archives[i].tar.data,
+                               fixture->fake.archives[i].tar.len, &err));
+        tar_end(&sent);
+        if (fixture->options.write_recovery && i == 2)
+            assert_recovery_archive(&got);
+        else
+            fault_assert(got.len == sent.len && memcmp(got.data, sent.data, sent.len) == 0,
+                         "archive \"%s\" is not what was sent", names[i]);
+        buf_free(&got);
+        buf_free(&sent);
+    }
+    if (fixture->options.wal_method == WAL_STREAM)
+        assert_wal_archive(fixture);
+}
+
+/* ---- the ending ---- */
+
+static void
+assert_taken(Fixture *fixture)
+{
+    const char *unsafe;
+
+    if (fixture->options.format == FORMAT_TAR)
+        assert_archives(fixture);
+    else
+        assert_directories(fixture);
     fault_assert(exists(fixture->manifest) && !exists(fixture->manifest_tmp), "no manifest");
     fault_assert(fixture->published_before[0] == '\0', "published before \"%s\" was on disk",
                  fixture->published_before);
-    if (fixture->wal_method == WAL_STREAM)
-        assert_wal(fixture);
-    if (fixture->no_sync)
+    if (fixture->options.sync == SYNC_NONE)
         return;
     unsafe = disk_unsafe(fixture->dir.path, "");
     fault_assert(unsafe[0] == '\0', "\"%s\" is not on disk", unsafe);
@@ -429,12 +405,13 @@ has_told(const Fixture *fixture, const char *path)
 static void
 assert_taken_back(Fixture *fixture, bool may_fail)
 {
-    const char *const made[] = {fixture->target, fixture->space, fixture->parent};
-    bool told =
-        may_fail && (has_told(fixture, fixture->parent) || has_told(fixture, fixture->space));
+    const char *const made[] = {fixture->target, fixture->space, fixture->wal, fixture->parent};
+    bool told = may_fail && (has_told(fixture, fixture->parent) ||
+                             has_told(fixture, fixture->space) || has_told(fixture, fixture->wal));
 
     for (size_t i = 0; i < COUNT(made); i++) {
-        if (fixture->target_state == TARGET_EMPTY && made[i] != fixture->space)
+        if (fixture->target_state == TARGET_EMPTY && made[i] != fixture->space &&
+            made[i] != fixture->wal)
             continue;
         fault_assert(!exists(made[i]) || told, "\"%s\" is left, told: %s", made[i], fixture->info);
     }
@@ -446,9 +423,12 @@ assert_taken_back(Fixture *fixture, bool may_fail)
 static void
 assert_failed(Fixture *fixture, const FaultPlan *plan)
 {
-    fault_assert(!exists(fixture->manifest), "the backup failed, but has a manifest");
-    if (!fixture->no_clean)
-        assert_taken_back(fixture, plan->lasting || fixture->mismatch);
+    const bool spoiled = fixture->spoiler != SPOILER_NONE;
+
+    fault_assert(fixture->spoiler == SPOILER_NAME || !exists(fixture->manifest),
+                 "the backup failed, but has a manifest");
+    if (!fixture->options.no_clean)
+        assert_taken_back(fixture, plan->lasting || spoiled);
 }
 
 static void
@@ -464,25 +444,36 @@ prepare(Fixture *fixture)
 static void
 clear(Fixture *fixture)
 {
-    const char *const made[] = {fixture->parent, fixture->space};
+    const char *const made[] = {fixture->parent, fixture->space, fixture->wal};
     Error err = ERROR_INIT;
 
     for (size_t i = 0; i < COUNT(made); i++)
         fault_assert(dir_remove(made[i], &err), "could not clear: %s", err.message);
 }
 
-/* A manifest that does not agree makes every run fail, whatever else does. */
+/* A spoiler makes every run fail, whatever else does. */
 static void
 assert_ending(const Fixture *fixture, const FaultPlan *plan, const FaultHit *hit, bool ok,
               const Error *err)
 {
-    if (!fixture->mismatch) {
+    static const char *const messages[] = {
+        [SPOILER_NONE] = "", [SPOILER_MANIFEST] = MISMATCH, [SPOILER_NAME] = "could not rename"};
+
+    if (fixture->spoiler == SPOILER_NONE) {
         fault_assert_ending(plan, hit, ok, err);
         return;
     }
     fault_assert(!ok && err->code != ERR_NONE && err->message[0] != '\0', "no failure");
-    fault_assert(hit->fired || strstr(err->message, MISMATCH) != NULL, "failed with \"%s\"",
-                 err->message);
+    fault_assert(hit->fired || strstr(err->message, messages[fixture->spoiler]) != NULL,
+                 "failed with \"%s\"", err->message);
+}
+
+static size_t
+script_count(const Fixture *fixture)
+{
+    if (fixture->options.wal_method != WAL_STREAM)
+        return 1;
+    return fixture->options.create_slot ? 3 : 2;
 }
 
 static bool
@@ -490,7 +481,7 @@ run(void *ctx, const FaultPlan *plan)
 {
     Fixture *fixture = ctx;
     const WireServerConfig config = {
-        .scripts = fixture->scripts, .script_count = fixture->script_count, .chunk = 65536};
+        .scripts = fixture->scripts, .script_count = script_count(fixture), .chunk = 65536};
     WireServer *server = wire_server_start(&config);
     Error err = ERROR_INIT;
     FaultHit hit;
@@ -551,6 +542,28 @@ static const FaultPlan durable_plans[] = {
     {.kind = FAULT_SYNC, .errnum = EIO, .lasting = true, .least = 14},
 };
 
+/* A few files instead of many: three archives and the manifest. */
+static const FaultPlan archive_plans[] = {
+    {.kind = FAULT_MEMORY, .errnum = ENOMEM, .least = 60},
+    {.kind = FAULT_MEMORY, .errnum = ENOMEM, .lasting = true, .least = 60},
+    {.kind = FAULT_OPEN, .errnum = EMFILE, .least = 5},
+    {.kind = FAULT_OPEN, .errnum = EMFILE, .lasting = true, .least = 5},
+    {.kind = FAULT_WRITE, .errnum = ENOSPC, .least = 4},
+    {.kind = FAULT_WRITE, .errnum = ENOSPC, .lasting = true, .least = 4},
+    {.kind = FAULT_WRITE, .errnum = EINTR, .outcome = FAULT_PASSES, .least = 4},
+    {.kind = FAULT_WRITE, .errnum = FAULT_SHORT, .outcome = FAULT_PASSES, .least = 4},
+    {.kind = FAULT_SYNC, .errnum = EIO, .least = 8},
+    {.kind = FAULT_SYNC, .errnum = EIO, .lasting = true, .least = 8},
+    {.kind = FAULT_CLOSE, .errnum = EIO, .outcome = FAULT_EITHER, .least = 5},
+    {.kind = FAULT_RENAME, .errnum = EIO, .least = 1},
+    {.kind = FAULT_MAKE, .errnum = ENOSPC, .least = 3},
+    {.kind = FAULT_STAT, .errnum = EIO, .outcome = FAULT_EITHER},
+    {.kind = FAULT_MODE, .errnum = EPERM, .least = 5},
+    {.kind = FAULT_THREAD, .errnum = EAGAIN, .least = 1},
+    {.kind = FAULT_WAIT, .errnum = EIO, .outcome = FAULT_EITHER, .least = 5},
+    {.kind = FAULT_RESOURCE, .errnum = EMFILE, .least = 1},
+};
+
 /* What can fail while the backup is taken back. */
 static const FaultPlan removal_plans[] = {
     {.kind = FAULT_MEMORY, .errnum = ENOMEM, .least = 70},
@@ -564,15 +577,21 @@ static const FaultPlan removal_plans[] = {
     {.kind = FAULT_CLOSE, .errnum = EIO, .least = 6},
 };
 
+/* How much has been written by then is a matter of threads. */
+static const FaultPlan early_removal_plans[] = {
+    {.kind = FAULT_MEMORY, .errnum = ENOMEM, .least = 70},
+    {.kind = FAULT_MEMORY, .errnum = ENOMEM, .lasting = true, .least = 70},
+    {.kind = FAULT_OPEN, .errnum = EMFILE, .least = 3},
+    {.kind = FAULT_REMOVE, .errnum = EACCES, .lasting = true, .least = 2},
+    {.kind = FAULT_RESOURCE, .errnum = EMFILE, .least = 4},
+};
+
 /* ---- the tests ---- */
 
 static void
 sweep_with(Fixture *fixture, const FaultPlan *swept, size_t count)
 {
-    wire_script_free(&fixture->scripts[0]);
-    script_backup(fixture, &fixture->scripts[0]);
-    if (fixture->wal_method == WAL_STREAM && fixture->script_count == 1)
-        script_wal(fixture, &fixture->scripts[fixture->script_count++]);
+    script_all(fixture);
     fault_sweep(swept, count, run, fixture);
 }
 
@@ -588,7 +607,7 @@ test_without_wal_no_sync(void **state)
 {
     Fixture *fixture = *state;
 
-    fixture->no_sync = true;
+    fixture->options.sync = SYNC_NONE;
     sweep_with(fixture, plans, COUNT(plans));
 }
 
@@ -607,7 +626,7 @@ test_no_clean(void **state)
 {
     Fixture *fixture = *state;
 
-    fixture->no_clean = true;
+    fixture->options.no_clean = true;
     sweep_with(fixture, plans, COUNT(plans));
     sweep_with(fixture, durable_plans, COUNT(durable_plans));
 }
@@ -617,9 +636,107 @@ test_with_wal(void **state)
 {
     Fixture *fixture = *state;
 
-    fixture->wal_method = WAL_STREAM;
+    fixture->options.wal_method = WAL_STREAM;
     sweep_with(fixture, plans, COUNT(plans));
     sweep_with(fixture, durable_plans, COUNT(durable_plans));
+}
+
+static void
+test_with_wal_directory(void **state)
+{
+    static const FaultPlan wal_plans[] = {
+        {.kind = FAULT_MAKE, .errnum = ENOSPC, .least = 9},
+        {.kind = FAULT_MODE, .errnum = EPERM, .least = 9},
+        {.kind = FAULT_SYNC, .errnum = EIO, .least = 20},
+    };
+    Fixture *fixture = *state;
+
+    fixture->options.wal_directory = fixture->wal;
+    sweep_with(fixture, plans, COUNT(plans));
+    sweep_with(fixture, durable_plans, COUNT(durable_plans));
+    fixture->options.wal_method = WAL_STREAM;
+    sweep_with(fixture, wal_plans, COUNT(wal_plans));
+}
+
+static void
+test_for_a_standby(void **state)
+{
+    Fixture *fixture = *state;
+
+    fixture->options.write_recovery = true;
+    fixture->options.server_compression = "lz4";
+    sweep_with(fixture, plans, COUNT(plans));
+    sweep_with(fixture, durable_plans, COUNT(durable_plans));
+}
+
+static void
+test_incremental(void **state)
+{
+    static const FaultPlan upload_plans[] = {
+        {.kind = FAULT_MEMORY, .errnum = ENOMEM, .least = 70},
+        {.kind = FAULT_OPEN, .errnum = EMFILE, .least = 12},
+        {.kind = FAULT_READ, .errnum = EIO, .least = 2},
+        {.kind = FAULT_READ, .errnum = FAULT_SHORT, .outcome = FAULT_PASSES, .least = 2},
+    };
+    Fixture *fixture = *state;
+
+    temp_dir_write(&fixture->dir, "earlier", "an earlier manifest\n", 20);
+    fixture->options.incremental = temp_dir_path(&fixture->dir, "earlier");
+    sweep_with(fixture, upload_plans, COUNT(upload_plans));
+}
+
+static void
+test_archives(void **state)
+{
+    Fixture *fixture = *state;
+
+    fixture->options.format = FORMAT_TAR;
+    sweep_with(fixture, archive_plans, COUNT(archive_plans));
+    fixture->options.wal_method = WAL_STREAM;
+    sweep_with(fixture, archive_plans, COUNT(archive_plans));
+}
+
+static void
+test_archives_synced_as_a_whole(void **state)
+{
+    static const FaultPlan sync_plans[] = {
+        {.kind = FAULT_SYNC, .errnum = EIO, .least = 4},
+        {.kind = FAULT_OPEN, .errnum = EACCES, .outcome = FAULT_EITHER, .least = 5},
+    };
+    Fixture *fixture = *state;
+
+    fixture->options.format = FORMAT_TAR;
+    fixture->options.sync = SYNC_SYNCFS;
+    fixture->options.wal_method = WAL_STREAM;
+    sweep_with(fixture, sync_plans, COUNT(sync_plans));
+}
+
+static void
+test_compressed_archives(void **state)
+{
+    static const CompressionMethod methods[] = {COMPRESSION_GZIP, COMPRESSION_LZ4,
+                                                COMPRESSION_ZSTD};
+    Fixture *fixture = *state;
+    Error err = ERROR_INIT;
+
+    fixture->options.format = FORMAT_TAR;
+    for (size_t i = 0; i < COUNT(methods); i++) {
+        assert_true(compression_parse(methods[i], NULL, &fixture->options.compression, &err));
+        fixture->options.wal_method = i == 1 ? WAL_STREAM : WAL_NONE;
+        sweep_with(fixture, archive_plans, COUNT(archive_plans));
+    }
+}
+
+/* As many stages as there can be. */
+static void
+test_archives_for_a_standby(void **state)
+{
+    Fixture *fixture = *state;
+
+    fixture->options.format = FORMAT_TAR;
+    fixture->options.write_recovery = true;
+    fixture->options.server_compression = "gzip";
+    sweep_with(fixture, archive_plans, COUNT(archive_plans));
 }
 
 static void
@@ -627,32 +744,60 @@ test_removal(void **state)
 {
     Fixture *fixture = *state;
 
-    fixture->mismatch = true;
+    fixture->spoiler = SPOILER_NAME;
     sweep_with(fixture, removal_plans, COUNT(removal_plans));
     fixture->target_state = TARGET_EMPTY;
     sweep_with(fixture, removal_plans, COUNT(removal_plans));
     fixture->target_state = TARGET_MISSING;
-    fixture->wal_method = WAL_STREAM;
+    fixture->options.wal_method = WAL_STREAM;
+    fixture->options.wal_directory = fixture->wal;
     sweep_with(fixture, removal_plans, COUNT(removal_plans));
+}
+
+/* With a slot that the run has made, which goes too. */
+static void
+test_early_removal(void **state)
+{
+    Fixture *fixture = *state;
+
+    fixture->spoiler = SPOILER_MANIFEST;
+    fixture->options.wal_method = WAL_STREAM;
+    fixture->options.slot = "mine";
+    fixture->options.create_slot = true;
+    sweep_with(fixture, early_removal_plans, COUNT(early_removal_plans));
+    fixture->options.format = FORMAT_TAR;
+    sweep_with(fixture, early_removal_plans, COUNT(early_removal_plans));
 }
 
 static int
 setup(void **state)
 {
     static Fixture fixture;
+    static TablespaceMapping mapping;
 
-    fixture = (Fixture){.wal_method = WAL_NONE, .script_count = 1};
+    fixture = (Fixture){.spoiler = SPOILER_NONE};
     temp_dir_make(&fixture.dir);
     fixture.parent = temp_dir_path(&fixture.dir, "new");
     fixture.target = temp_dir_path(&fixture.dir, "new/deep/backup");
     temp_dir_mkdir(&fixture.dir, "spaces");
     fixture.space = temp_dir_path(&fixture.dir, "spaces/space");
     fixture.origin = temp_dir_path(&fixture.dir, "origin");
+    temp_dir_mkdir(&fixture.dir, "wals");
+    fixture.wal = temp_dir_path(&fixture.dir, "wals/wal");
     fixture.manifest = temp_dir_path(&fixture.dir, "new/deep/backup/backup_manifest");
     fixture.manifest_tmp = temp_dir_path(&fixture.dir, "new/deep/backup/backup_manifest.tmp");
+    mapping = (TablespaceMapping){.from = fixture.origin, .to = fixture.space};
+    fixture.options = (BackupOptions){.directory = fixture.target,
+                                      .wal_method = WAL_NONE,
+                                      .label = "fault",
+                                      .sync = SYNC_FSYNC,
+                                      .manifest = MANIFEST_YES,
+                                      .status_interval_ms = 10000,
+                                      .mappings = &mapping,
+                                      .mapping_count = 1};
     for (size_t i = 0; i < TABLE_SIZE; i++)
         fixture.table[i] = (uint8_t)(i * 31 + i / 251);
-    build_wal(&fixture);
+    fill_server(&fixture);
     *state = &fixture;
     return 0;
 }
@@ -662,25 +807,35 @@ teardown(void **state)
 {
     Fixture *fixture = *state;
 
-    wire_script_free(&fixture->scripts[0]);
-    wire_script_free(&fixture->scripts[1]);
-    wal_builder_free(&fixture->wal);
+    for (size_t i = 0; i < COUNT(fixture->scripts); i++)
+        wire_script_free(&fixture->scripts[i]);
+    fake_backup_free(&fixture->fake);
     temp_dir_remove(&fixture->dir);
     return 0;
 }
+
+#define FAULT_TEST(function) cmocka_unit_test_setup_teardown(function, setup, teardown)
 
 int
 main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_without_wal, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_without_wal_no_sync, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_existing_directory, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_no_clean, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_with_wal, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_removal, setup, teardown),
+        FAULT_TEST(test_without_wal),
+        FAULT_TEST(test_without_wal_no_sync),
+        FAULT_TEST(test_existing_directory),
+        FAULT_TEST(test_no_clean),
+        FAULT_TEST(test_with_wal),
+        FAULT_TEST(test_with_wal_directory),
+        FAULT_TEST(test_for_a_standby),
+        FAULT_TEST(test_incremental),
+        FAULT_TEST(test_archives),
+        FAULT_TEST(test_archives_synced_as_a_whole),
+        FAULT_TEST(test_compressed_archives),
+        FAULT_TEST(test_archives_for_a_standby),
+        FAULT_TEST(test_removal),
+        FAULT_TEST(test_early_removal),
     };
 
     peer_clean_environment();
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests_name("fault_basebackup", tests, NULL, NULL);
 }

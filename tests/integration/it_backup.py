@@ -178,7 +178,7 @@ class Backups(unittest.TestCase):
         ]
         if self.major >= MANIFESTS_SINCE:
             story += ["verified ", "renaming backup_manifest.tmp to backup_manifest"]
-        story += ["base backup completed"]
+        story += ["received ", "base backup completed"]
         places = [err.find("pgstow basebackup: " + line) for line in story]
         self.assertNotIn(-1, places, err)
         self.assertEqual(places, sorted(places), err)

@@ -265,7 +265,11 @@ class Troubles(unittest.TestCase):
             with open(self.server.data_dir / path, "r+b") as file:
                 file.seek(5 * 8192 + 4000)
                 file.write(before)
-        self.assert_one_error(result, "^checksum error occurred$")
+        self.assertEqual(result.rc, 1, result)
+        self.assertEqual(len(errors(result)), 2, result)
+        self.assertRegex(errors(result)[0], f"^page verification failed: {path} block 5: ")
+        self.assertEqual(errors(result)[1], "checksum error occurred")
+        self.assertIn(f"{path} block 5: ", (self.target / "backup_bad_pages").read_text())
         self.assertIn("WARNING:  checksum verification failed in file", result.err)
         self.assertTrue((self.target / "backup_manifest.tmp").exists())
         self.assertFalse((self.target / "backup_manifest").exists())

@@ -6,10 +6,13 @@
  * `fake`. The observer's calls are written down in `told`, one line each:
  *     note: initiating base backup, waiting for checkpoint to complete
  *     waiting
+ *     begun 0/2000028 timeline=1 total=0 archives=1 version=180004
  *     progress 10240/0 0/1 /tmp/x/target
  *     problem: ...
+ *     completed 0/2000028-0/20023F8 timeline=1 received=9800 wal=0 files=5 bytes=36 durable
  *     failed: ...
  *     info: removing directory "/tmp/x/target"
+ * The line "completed" has "files=", "pages=" and "wal-checked" where that was looked at.
  */
 #ifndef PGSTOW_TESTS_BACKUP_PEER_H
 #define PGSTOW_TESTS_BACKUP_PEER_H
@@ -20,7 +23,7 @@
 
 typedef struct BackupPeer {
     FakeBackup fake;
-    WireScript scripts[2]; /* of the backup and of the WAL connection */
+    WireScript scripts[3]; /* of the backup, of the WAL, and of dropping a slot */
     WireServerConfig config;
     WireServer *server;
     int64_t cut; /* as wire_server_cut and wire_server_damage; -1: not */
@@ -37,9 +40,14 @@ typedef struct BackupPeer {
     Stop release;        /* for scripts to wait for: wire_stall */
     const char *release_at;
 
+    /* With the directory "-": where standard output leads meanwhile; -1: what is written goes to
+     * `printed`. */
+    int output;
+
     bool ok;
     Error err;
     Buf told;
+    Buf printed;
 
     size_t descriptors; /* that were open before */
 } BackupPeer;
@@ -53,6 +61,10 @@ int backup_peer_tear_down(void **state);
 /* Another one in its place. */
 void backup_peer_again(BackupPeer *peer, const char *version);
 
+/* The server is made to expect what the options ask of it. Done by backup_peer_run; before it by
+ * who writes scripts. */
+void backup_peer_match(BackupPeer *peer);
+
 /* The server sends the data directory and then nothing until the backup is given up. */
 void backup_peer_script_stall(BackupPeer *peer);
 
@@ -62,8 +74,14 @@ void backup_peer_free(BackupPeer *peer);
 
 /* ---- what came of it ---- */
 
-/* Success, and everything that the server sent is in the target. */
+/* Success, and nothing but that was told. */
+void backup_peer_assert_completed(BackupPeer *peer);
+
+/* And everything that the server sent is in the target, a directory. */
 void backup_peer_assert_taken(BackupPeer *peer);
+
+/* Or in archives, just as it came, with an end for those that have none. */
+void backup_peer_assert_archives(BackupPeer *peer);
 
 /* Failure with this error: it was told before anything else was, and nothing is left. */
 void backup_peer_assert_failed(BackupPeer *peer, ErrorCode code, const char *message);
@@ -84,6 +102,12 @@ const char *backup_peer_query(const BackupPeer *peer, const char *beginning);
 
 /* Compare a file below the directory. */
 void backup_peer_assert_file(BackupPeer *peer, const char *name, const char *text);
+
+/* An archive below the directory, whatever its name says it is compressed with. */
+Buf backup_peer_unpacked(BackupPeer *peer, const char *name);
+
+/* The n-th archive that the server sends, with its end and without compression. */
+Buf backup_peer_sent_tar(BackupPeer *peer, size_t index);
 
 /* How many entries the directory has. */
 size_t backup_peer_entries(BackupPeer *peer, const char *name);

@@ -34,6 +34,7 @@ set_up(void **state)
 static Buf *
 begin(BackupPeer *peer)
 {
+    backup_peer_match(peer);
     fake_script_learn(&peer->fake, &peer->scripts[0]);
     return fake_script_begin(&peer->fake, &peer->scripts[0]);
 }
@@ -87,7 +88,7 @@ test_tells_the_story(void **state)
 {
     BackupPeer *peer = *state;
     const char *target = peer->options.directory;
-    char expected[2048];
+    char expected[4096];
 
     peer->options.sync = SYNC_FSYNC;
     peer->fake.size = "3";
@@ -98,14 +99,18 @@ test_tells_the_story(void **state)
                    "waiting\n"
                    "note: checkpoint completed\n"
                    "note: write-ahead log start point: 0/2000028 on timeline 1\n"
+                   "begun 0/2000028 timeline=1 total=3072 archives=1 version=180004\n"
                    "progress 0/3072 0/1 %s\n"
                    "progress 8704/8704 1/1 - finished\n"
                    "note: write-ahead log end point: %X/%X\n"
                    "note: syncing data to disk ...\n"
                    "note: verified 5 files, 36 bytes against the manifest\n"
                    "note: renaming backup_manifest.tmp to backup_manifest\n"
+                   "completed 0/2000028-%X/%X timeline=1 received=%zu wal=0 files=5 bytes=36 "
+                   "durable\n"
                    "note: base backup completed\n",
-                   target, LSN_ARGS(peer->fake.end));
+                   target, LSN_ARGS(peer->fake.end), LSN_ARGS(peer->fake.end),
+                   8704 + peer->fake.manifest_text.len);
     assert_string_equal(buf_text(&peer->told), expected);
 }
 
@@ -171,6 +176,7 @@ test_no_manifest(void **state)
         backup_peer_assert_taken(peer);
         assert_null(strstr(backup_peer_query(peer, "BASE_BACKUP"), "MANIFEST"));
         assert_false(backup_peer_was_told(peer, "note: verified"));
+        assert_null(strstr(backup_peer_told(peer, "completed "), "files="));
     }
 }
 
@@ -485,6 +491,22 @@ test_target_that_was_never_finished(void **state)
     backup_peer_assert_error(peer, ERR_USAGE, "exists but is not empty");
     assert_non_null(strstr(peer->err.hint, "backup_manifest.tmp"));
     assert_true(temp_dir_exists(&peer->dir, "target/backup_manifest.tmp"));
+}
+
+/* It may be the last copy of something: nobody is told to remove it. */
+static void
+test_target_that_was_kept(void **state)
+{
+    BackupPeer *peer = *state;
+
+    temp_dir_mkdir(&peer->dir, "target");
+    temp_dir_write(&peer->dir, "target/backup_manifest.tmp", "", 0);
+    temp_dir_write(&peer->dir, "target/backup_bad_pages", "", 0);
+    backup_peer_run(peer);
+    backup_peer_assert_error(peer, ERR_USAGE, "exists but is not empty");
+    assert_non_null(strstr(peer->err.hint, "pages in it are damaged"));
+    assert_null(strstr(peer->err.hint, "run this again"));
+    assert_int_equal(backup_peer_entries(peer, "target"), 2);
 }
 
 /* What was there before stays, what was made goes: with the parents that had to be made. */
@@ -1044,32 +1066,46 @@ test_manifest_without_bytes(void **state)
     backup_peer_assert_failed_begins(peer, ERR_FORMAT, "could not parse backup manifest: ");
 }
 
-/* A data directory with the leftovers of a backup in it; they would be taken for ours. */
+/*
+ * A data directory with the leftovers of a backup in it: they would be taken for ours, or make one
+ * that is complete look as if it were not, with a manifest and without.
+ */
 static void
-test_archive_has_a_manifest(void **state)
+test_archive_has_what_is_ours(void **state)
 {
-    static const char *const names[] = {"backup_manifest", "backup_manifest.tmp"};
+    static const char *const names[] = {"backup_manifest", "backup_manifest.tmp",
+                                        "backup_bad_pages"};
+    static const struct {
+        const char *version;
+        ManifestRequest manifest;
+    } cases[] = {{TYPED, MANIFEST_YES},
+                 {PLAIN, MANIFEST_YES},
+                 {TYPED, MANIFEST_NO},
+                 {"12.22", MANIFEST_YES}};
 
-    for (size_t i = 0; i < COUNT(names) * 2; i++) {
+    for (size_t i = 0; i < COUNT(names) * COUNT(cases); i++) {
+        const char *name = names[i % COUNT(names)];
         BackupPeer *peer = *state;
         char message[200];
 
-        backup_peer_again(peer, both[i / 2]);
+        backup_peer_again(peer, cases[i / COUNT(names)].version);
+        peer->options.manifest = cases[i / COUNT(names)].manifest;
         peer->options.no_clean = true;
-        fake_backup_file(&peer->fake, 0, names[i % 2], "left over");
+        fake_backup_file(&peer->fake, 0, name, "left over");
         (void)snprintf(message, sizeof message,
                        "the server's data directory has a file \"%s\", which is the name of the "
                        "backup's own",
-                       names[i % 2]);
+                       name);
         backup_peer_run(peer);
         backup_peer_assert_error(peer, ERR_UNSUPPORTED, message);
         assert_string_equal(peer->err.hint, "It is left over from an earlier backup: remove it on "
                                             "the server.");
         assert_false(temp_dir_exists(&peer->dir, "target/backup_manifest"));
+        assert_false(temp_dir_exists(&peer->dir, "target/backup_bad_pages"));
     }
 }
 
-/* Only there, and only then. */
+/* Only there. */
 static void
 test_archive_may_have_a_manifest(void **state)
 {
@@ -1079,19 +1115,24 @@ test_archive_may_have_a_manifest(void **state)
     fake_backup_tablespace(&peer->fake, 16385, "/srv/ts");
     map_tablespace(peer, &mapping, "/srv/ts", "ts");
     fake_backup_file(&peer->fake, 16385, "backup_manifest", "not ours");
+    fake_backup_file(&peer->fake, 16385, "backup_bad_pages", "not ours");
     fake_backup_file(&peer->fake, 0, "base/backup_manifest", "not ours");
     backup_peer_run(peer);
     backup_peer_assert_taken(peer);
     backup_peer_assert_file(peer, "ts/backup_manifest", "not ours");
-
-    backup_peer_again(peer, "12.22");
-    fake_backup_file(&peer->fake, 0, "backup_manifest.tmp", "left over");
-    backup_peer_run(peer);
-    assert_true(peer->ok);
-    backup_peer_assert_file(peer, "target/backup_manifest.tmp", "left over");
+    backup_peer_assert_file(peer, "ts/backup_bad_pages", "not ours");
 }
 
 /* ---- archives that want out of the directory ---- */
+
+/* As far as the manifest goes, it is as it should be. */
+static void
+send_member(BackupPeer *peer, const TarMember *member)
+{
+    fake_backup_member(&peer->fake, 0, member);
+    if (member->type == 0)
+        fake_backup_listed(&peer->fake, member->name, member->data);
+}
 
 static void
 test_unsafe_members(void **state)
@@ -1142,9 +1183,9 @@ test_unsafe_members(void **state)
         BackupPeer *peer = *state;
 
         backup_peer_again(peer, both[i % 2]);
-        fake_backup_member(&peer->fake, 0, &cases[i / 2].first);
+        send_member(peer, &cases[i / 2].first);
         if (cases[i / 2].second.name != NULL)
-            fake_backup_member(&peer->fake, 0, &cases[i / 2].second);
+            send_member(peer, &cases[i / 2].second);
         backup_peer_run(peer);
         backup_peer_assert_error(peer, cases[i / 2].code, cases[i / 2].part);
         assert_int_equal(backup_peer_entries(peer, "."), 0);
@@ -1182,6 +1223,11 @@ test_no_connection(void **state)
     assert_false(backup_peer_was_told(peer, "info: "));
 }
 
+#define BAD_PAGES_HEAD                                                                             \
+    "Data pages of this backup have wrong checksums. It is complete and was kept because it may\n" \
+    "be the last copy; its manifest, if it has one, is backup_manifest.tmp.\n"
+#define BAD_PAGES_SERVER "The server reported checksum failures while it sent.\n"
+
 /* Damaged pages: all that came is kept, but under no name that says that it is well. */
 static void
 test_damaged_pages(void **state)
@@ -1194,12 +1240,18 @@ test_damaged_pages(void **state)
         peer->options.wal_method = i % 2 == 0 ? WAL_NONE : WAL_STREAM;
         backup_peer_run(peer);
         backup_peer_assert_error(peer, ERR_MISMATCH, "checksum error occurred");
+        assert_non_null(strstr(peer->err.hint, "file \"backup_bad_pages\""));
         assert_non_null(strstr(peer->err.hint, "backup_manifest.tmp"));
         assert_false(backup_peer_was_told(peer, "info: "));
         backup_peer_assert_file(peer, "target/PG_VERSION", "18\n");
         backup_peer_assert_file(peer, "target/backup_manifest.tmp",
                                 buf_text(&peer->fake.manifest_text));
         assert_false(temp_dir_exists(&peer->dir, "target/backup_manifest"));
+        backup_peer_assert_file(peer, "target/backup_bad_pages", BAD_PAGES_HEAD BAD_PAGES_SERVER);
+        assert_int_equal(mode_of(peer, "target/backup_bad_pages"), 0600);
+        /* It is complete, and this is said before the failure. */
+        assert_true(strstr(buf_text(&peer->told), "completed ") <
+                    strstr(buf_text(&peer->told), "failed: "));
     }
 }
 
@@ -1219,7 +1271,35 @@ test_damaged_pages_without_manifest(void **state)
         assert_null(strstr(peer->err.hint, "manifest"));
         assert_non_null(strstr(peer->err.hint, "kept"));
         backup_peer_assert_file(peer, "target/PG_VERSION", "18\n");
+        backup_peer_assert_file(peer, "target/backup_bad_pages", BAD_PAGES_HEAD BAD_PAGES_SERVER);
     }
+}
+
+/* Somebody else is quicker. */
+static void
+take_the_name(void *ctx, const char *note)
+{
+    BackupPeer *peer = ctx;
+
+    if (strncmp(note, "verified", strlen("verified")) == 0)
+        temp_dir_write(&peer->dir, "target/backup_bad_pages", "", 0);
+}
+
+/* Kept all the same, and it is said why it has no mark. */
+static void
+test_damaged_pages_cannot_be_marked(void **state)
+{
+    BackupPeer *peer = *state;
+
+    peer->fake.damaged = true;
+    peer->observer.note = take_the_name;
+    backup_peer_run(peer);
+    backup_peer_assert_error(peer, ERR_SYSTEM, "could not mark the backup as having damaged pages");
+    assert_int_equal(peer->err.sys_errno, EEXIST);
+    assert_false(backup_peer_was_told(peer, "info: "));
+    backup_peer_assert_file(peer, "target/PG_VERSION", "18\n");
+    assert_true(temp_dir_exists(&peer->dir, "target/backup_manifest.tmp"));
+    assert_false(temp_dir_exists(&peer->dir, "target/backup_manifest"));
 }
 
 /* A copy that is not the server's is no last copy of anything. */
@@ -1425,11 +1505,18 @@ test_stopped_before_the_end_position(void **state)
 static void
 test_stopped_at_every_note(void **state)
 {
-    static const char *const notes[] = {"note: initiating", "waiting",
-                                        "note: checkpoint", "note: write-ahead log start",
-                                        "progress ",        "note: write-ahead log end",
-                                        "note: syncing",    "note: verified",
-                                        "note: renaming",   "note: base backup completed"};
+    static const char *const notes[] = {"note: initiating",
+                                        "waiting",
+                                        "note: checkpoint",
+                                        "note: write-ahead log start",
+                                        "begun ",
+                                        "progress ",
+                                        "note: write-ahead log end",
+                                        "note: verified",
+                                        "note: syncing",
+                                        "note: renaming",
+                                        "completed ",
+                                        "note: base backup completed"};
     size_t taken = 0;
 
     for (size_t i = 0; i < COUNT(notes); i++) {
@@ -1443,8 +1530,8 @@ test_stopped_at_every_note(void **state)
         backup_peer_assert_taken_or_stopped(peer);
         taken += peer->ok;
     }
-    assert_true(taken >= 3); /* nothing is waited for any more */
-    assert_true(taken <= 5);
+    assert_true(taken >= 4); /* nothing is waited for any more */
+    assert_true(taken <= 6);
 }
 
 #define BACKUP_TEST(function)                                                                      \
@@ -1475,6 +1562,7 @@ main(void)
         BACKUP_TEST(test_link_of_a_new_tablespace),
         BACKUP_TEST(test_target_that_is_not_empty),
         BACKUP_TEST(test_target_that_was_never_finished),
+        BACKUP_TEST(test_target_that_was_kept),
         BACKUP_TEST(test_what_is_taken_back),
         BACKUP_TEST(test_no_clean_keeps_everything),
         BACKUP_TEST(test_long_paths),
@@ -1487,13 +1575,14 @@ main(void)
         BACKUP_TEST(test_checksums_of_every_kind),
         BACKUP_TEST(test_manifest_that_is_wrong),
         BACKUP_TEST(test_manifest_without_bytes),
-        BACKUP_TEST(test_archive_has_a_manifest),
+        BACKUP_TEST(test_archive_has_what_is_ours),
         BACKUP_TEST(test_archive_may_have_a_manifest),
         BACKUP_TEST(test_unsafe_members),
         BACKUP_TEST(test_server_refuses),
         BACKUP_TEST(test_no_connection),
         BACKUP_TEST(test_damaged_pages),
         BACKUP_TEST(test_damaged_pages_without_manifest),
+        BACKUP_TEST(test_damaged_pages_cannot_be_marked),
         BACKUP_TEST(test_damaged_pages_and_damage_on_the_way),
         BACKUP_TEST(test_error_in_mid_copy),
         BACKUP_TEST(test_server_is_gone_in_mid_copy),

@@ -251,6 +251,282 @@ test_slot_cannot_be_made(void **state)
     assert_false(backup_peer_was_told(peer, "note: created"));
 }
 
+/* ---- slots that a failed run has made ---- */
+
+/* How long the run may wait for a server that is to drop a slot; what it wanted to wait. */
+static int64_t patience_ms;
+static int64_t wanted_ms;
+
+bool __real_stop_init_after(Stop *stop, int64_t ms, Error *err);
+bool __wrap_stop_init_after(Stop *stop, int64_t ms, Error *err);
+
+bool
+__wrap_stop_init_after(Stop *stop, int64_t ms, Error *err)
+{
+    wanted_ms = ms;
+    return __real_stop_init_after(stop, patience_ms == 0 ? ms : patience_ms, err);
+}
+
+static void
+start_with_new_slot(BackupPeer *peer)
+{
+    start_again(peer, VERSION);
+    peer->options.slot = "mine";
+    peer->options.create_slot = true;
+}
+
+static void
+let_it_disagree(BackupPeer *peer)
+{
+    fake_backup_listed(&peer->fake, "lost", "");
+}
+
+static void
+let_it_be_stopped(BackupPeer *peer)
+{
+    backup_peer_script_stall(peer);
+    peer->stop_at = "progress ";
+}
+
+static void
+let_the_stream_break(BackupPeer *peer)
+{
+    fake_put_wal(&peer->fake, script_stream(peer, false), FAKE_SEGMENT, FAKE_SEGMENT + 5000);
+    wire_step(&peer->scripts[1], WIRE_CLOSE);
+}
+
+static void
+let_the_stream_not_start(BackupPeer *peer)
+{
+    backup_peer_script_stall(peer);
+    fake_script_wal_prepare(&peer->fake, &peer->scripts[1], true);
+    wire_answer_error(&peer->scripts[1], "START_REPLICATION", "55006", "it is in use");
+}
+
+/* All that the server had to say came, but nobody needs it any more. */
+static void
+let_the_stop_come_late(BackupPeer *peer)
+{
+    let_it_disagree(peer);
+    peer->stop_at = "note: write-ahead log end";
+}
+
+static void
+test_slot_is_dropped(void **state)
+{
+    static const struct {
+        void (*let)(BackupPeer *peer);
+        ErrorCode code;
+        const char *message;
+    } cases[] = {
+        {let_it_disagree, ERR_MISMATCH, "the backup as received does not agree"},
+        {let_it_be_stopped, ERR_STOPPED, "stopped"},
+        {let_the_stream_break, ERR_CONNECTION, "could not stream write-ahead log: "},
+        {let_the_stream_not_start, ERR_SERVER, "could not stream write-ahead log: "},
+        {let_the_stop_come_late, ERR_NONE, ""}, /* stopped, or noticed to disagree */
+    };
+
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        BackupPeer *peer = *state;
+
+        start_with_new_slot(peer);
+        cases[i].let(peer);
+        backup_peer_run(peer);
+        backup_peer_assert_failed_begins(
+            peer, cases[i].code == ERR_NONE ? peer->err.code : cases[i].code, cases[i].message);
+        assert_int_equal(wire_server_connections(peer->server), 3);
+        assert_string_equal(backup_peer_query(peer, "DROP_REPLICATION_SLOT"),
+                            "DROP_REPLICATION_SLOT \"mine\"");
+        assert_string_equal(backup_peer_told(peer, "info: dropped"),
+                            "info: dropped replication slot \"mine\"");
+    }
+    assert_int_equal(wanted_ms, 10000);
+}
+
+static void
+let_it_succeed(BackupPeer *peer)
+{
+    (void)peer;
+}
+
+static void
+let_it_keep_all(BackupPeer *peer)
+{
+    let_it_disagree(peer);
+    peer->options.no_clean = true;
+}
+
+/* The backup is kept, and may need the slot. */
+static void
+let_pages_be_damaged(BackupPeer *peer)
+{
+    peer->fake.damaged = true;
+}
+
+static void
+let_it_use_a_slot_of_others(BackupPeer *peer)
+{
+    let_it_disagree(peer);
+    peer->options.create_slot = false;
+    fake_script_wal_prepare(&peer->fake, &peer->scripts[1], false);
+    fake_put_wal(&peer->fake, fake_script_wal_start(&peer->scripts[1]), FAKE_SEGMENT,
+                 peer->fake.wal.end);
+    wire_stream_end(&peer->scripts[1]);
+}
+
+static void
+let_it_use_a_temporary_slot(BackupPeer *peer)
+{
+    let_it_disagree(peer);
+    peer->options.create_slot = false;
+    peer->options.slot = NULL;
+}
+
+/* It is not the one that was to be made. */
+static void
+let_the_slot_exist(BackupPeer *peer)
+{
+    fake_script_wal_prepare(&peer->fake, &peer->scripts[1], false);
+    wire_answer_error(&peer->scripts[1], "CREATE_REPLICATION_SLOT", "42710",
+                      "replication slot \"mine\" already exists");
+}
+
+static void
+test_slot_is_not_dropped(void **state)
+{
+    static const struct {
+        void (*let)(BackupPeer *peer);
+        bool ok;
+    } cases[] = {
+        {let_it_succeed, true},
+        {let_it_keep_all, false},
+        {let_pages_be_damaged, false},
+        {let_it_use_a_slot_of_others, false},
+        {let_it_use_a_temporary_slot, false},
+        {let_the_slot_exist, false},
+    };
+
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        BackupPeer *peer = *state;
+
+        start_with_new_slot(peer);
+        cases[i].let(peer);
+        backup_peer_run(peer);
+        assert_int_equal(peer->ok, cases[i].ok);
+        assert_int_equal(wire_server_connections(peer->server), 2);
+        assert_null(backup_peer_query(peer, "DROP_REPLICATION_SLOT"));
+        assert_null(strstr(buf_text(&peer->told), "replication slot \"mine\":"));
+        assert_false(backup_peer_was_told(peer, "info: dropped"));
+    }
+}
+
+/* The server has not noticed yet that the stream is gone. */
+static void
+test_slot_is_still_in_use(void **state)
+{
+    BackupPeer *peer = *state;
+
+    start_with_new_slot(peer);
+    let_it_disagree(peer);
+    for (int i = 0; i < 2; i++)
+        wire_answer_error(&peer->scripts[2], "DROP_REPLICATION_SLOT", "55006",
+                          "replication slot \"mine\" is active for PID 77");
+    fake_script_drop_slot(&peer->scripts[2]);
+    backup_peer_run(peer);
+    backup_peer_assert_failed_begins(peer, ERR_MISMATCH, "the backup as received");
+    (void)backup_peer_told(peer, "info: dropped replication slot \"mine\"");
+}
+
+/* The server has not noticed yet that nobody uses it any more. */
+static void
+test_slot_is_in_use_for_a_moment(void **state)
+{
+    BackupPeer *peer = *state;
+
+    start_with_new_slot(peer);
+    let_it_disagree(peer);
+    wire_answer_error(&peer->scripts[2], "DROP_REPLICATION_SLOT", "55006",
+                      "replication slot \"mine\" is active for PID 77");
+    fake_script_drop_slot(&peer->scripts[2]);
+    backup_peer_run(peer);
+    backup_peer_assert_failed_begins(peer, ERR_MISMATCH, "the backup as received");
+    (void)backup_peer_told(peer, "info: dropped replication slot \"mine\"");
+    assert_false(backup_peer_was_told(peer, "info: could not drop"));
+}
+
+/* That it could not be dropped, and why; once, and never that it was. */
+static void
+assert_not_dropped(const BackupPeer *peer, const char *why)
+{
+    const char *beginning = "info: could not drop replication slot \"mine\": ";
+
+    assert_non_null(strstr(backup_peer_told(peer, beginning), why));
+    assert_false(backup_peer_was_told(peer, "info: dropped"));
+}
+
+/* The failure of the run stays the one that is told as such. */
+static void
+test_slot_cannot_be_dropped(void **state)
+{
+    static const struct {
+        const char *sqlstate;
+        const char *message;
+    } cases[] = {{"42704", "replication slot \"mine\" does not exist"},
+                 {"55006", "replication slot \"mine\" is active for PID 77"}};
+
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        BackupPeer *peer = *state;
+
+        start_with_new_slot(peer);
+        let_it_disagree(peer);
+        wire_answer_error(&peer->scripts[2], "DROP_REPLICATION_SLOT", cases[i].sqlstate,
+                          cases[i].message);
+        patience_ms = 30;
+        backup_peer_run(peer);
+        patience_ms = 0;
+        backup_peer_assert_failed_begins(peer, ERR_MISMATCH, "the backup as received");
+        assert_not_dropped(peer, cases[i].message);
+    }
+}
+
+static void
+test_slot_and_a_server_that_refuses(void **state)
+{
+    BackupPeer *peer = *state;
+
+    start_with_new_slot(peer);
+    let_it_disagree(peer);
+    peer->config.refuse = "the database system is shutting down";
+    peer->config.refuse_from = 2;
+    backup_peer_run(peer);
+    backup_peer_assert_failed_begins(peer, ERR_MISMATCH, "the backup as received");
+    assert_not_dropped(peer, "FATAL:  the database system is shutting down");
+}
+
+/* Neither to the startup nor to the command. */
+static void
+test_slot_and_a_server_that_does_not_answer(void **state)
+{
+    for (int startup = 0; startup <= 1; startup++) {
+        BackupPeer *peer = *state;
+
+        start_with_new_slot(peer);
+        let_it_disagree(peer);
+        if (startup == 0) {
+            wire_expect(&peer->scripts[2], "DROP_REPLICATION_SLOT");
+            wire_stall(&peer->scripts[2], NULL);
+        } else {
+            peer->config.hold = &peer->release;
+            peer->config.hold_from = 2;
+        }
+        patience_ms = 30;
+        backup_peer_run(peer);
+        patience_ms = 0;
+        backup_peer_assert_failed_begins(peer, ERR_MISMATCH, "the backup as received");
+        assert_not_dropped(peer, "the server did not answer in time");
+    }
+}
+
 /* ---- the second connection ---- */
 
 static void
@@ -533,6 +809,13 @@ main(void)
         WAL_TEST(test_flushed_is_what_was_synced),
         WAL_TEST(test_slots),
         WAL_TEST(test_slot_cannot_be_made),
+        WAL_TEST(test_slot_is_dropped),
+        WAL_TEST(test_slot_is_not_dropped),
+        WAL_TEST(test_slot_is_still_in_use),
+        WAL_TEST(test_slot_is_in_use_for_a_moment),
+        WAL_TEST(test_slot_cannot_be_dropped),
+        WAL_TEST(test_slot_and_a_server_that_refuses),
+        WAL_TEST(test_slot_and_a_server_that_does_not_answer),
         WAL_TEST(test_no_second_connection),
         WAL_TEST(test_another_cluster),
         WAL_TEST(test_timeline_is_not_there),

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "common/pgtypes.h"
+#include "support/recorder.h"
 
 #define LSN_TEXT 20
 
@@ -105,16 +106,22 @@ fake_backup_listed(FakeBackup *fake, const char *path, const char *text)
 }
 
 void
-fake_backup_file(FakeBackup *fake, Oid oid, const char *path, const char *text)
+fake_backup_data(FakeBackup *fake, Oid oid, const char *path, Span data)
 {
     char listed[256];
 
-    fake_backup_member(fake, oid, &(TarMember){.name = path, .data = text, .size = strlen(text)});
+    fake_backup_member(fake, oid, &(TarMember){.name = path, .data = data.data, .size = data.len});
     if (oid == 0)
         (void)snprintf(listed, sizeof listed, "%s", path);
     else
         (void)snprintf(listed, sizeof listed, "pg_tblspc/%u/%s", oid, path);
-    fake_backup_listed(fake, listed, text);
+    manifest_builder_file(&fake->manifest, listed, data.data, data.len, CHECKSUM_CRC32C);
+}
+
+void
+fake_backup_file(FakeBackup *fake, Oid oid, const char *path, const char *text)
+{
+    fake_backup_data(fake, oid, path, span_of(text));
 }
 
 void
@@ -179,6 +186,68 @@ fake_backup_manifest(FakeBackup *fake)
     return &fake->manifest_text;
 }
 
+/* ---- what is sent of it ---- */
+
+Buf
+fake_backup_archive_name(const FakeBackup *fake, size_t index)
+{
+    const char *suffix = compression_suffix(fake->compress);
+    Oid oid = fake->archives[index].oid;
+    Error err = ERROR_INIT;
+    Buf name = BUF_INIT;
+
+    must(oid == 0 ? buf_printf(&name, &err, "base.tar%s", suffix)
+                  : buf_printf(&name, &err, "%u.tar%s", oid, suffix),
+         err.message);
+    return name;
+}
+
+static Buf
+compressed(const Buf *tar, CompressionMethod method)
+{
+    Recording recording = RECORDING_INIT;
+    Error err = ERROR_INIT;
+    Compression compression;
+    Sink *sink;
+
+    must(compression_parse(method, NULL, &compression, &err), err.message);
+    sink = compress_new(recorder_new(&recording, &err), &compression, &err);
+    must(sink != NULL, err.message);
+    must(sink_archive_begin(sink, &(Archive){.name = "x.tar"}, &err) &&
+             sink_data(sink, tar_span(tar), &err) && sink_archive_end(sink, &err) &&
+             sink_finish(sink, &err),
+         err.message);
+    sink_free(sink);
+    buf_free(&recording.text);
+    return recording.bytes;
+}
+
+/* Old servers leave out the end. */
+static Buf
+whole_tar(const FakeBackup *fake, size_t index)
+{
+    const Buf *members = &fake->archives[index].tar;
+    Buf tar = BUF_INIT;
+
+    append(&tar, members->data, members->len);
+    if (typed(fake))
+        tar_end(&tar);
+    return tar;
+}
+
+Buf
+fake_backup_archive(const FakeBackup *fake, size_t index)
+{
+    Buf tar = whole_tar(fake, index);
+    Buf packed;
+
+    if (fake->compress == COMPRESSION_NONE)
+        return tar;
+    packed = compressed(&tar, fake->compress);
+    buf_free(&tar);
+    return packed;
+}
+
 /* ---- the first connection ---- */
 
 static void
@@ -197,6 +266,24 @@ fake_script_learn(const FakeBackup *fake, WireScript *script)
         wire_answer(script, "SHOW data_directory_mode", ROW(fake->mode));
     wire_answer(script, "SHOW wal_segment_size", ROW("1MB"));
     script_identify(fake, script);
+    if (fake->major >= 11 && !fake->no_look) {
+        wire_answer(script, "SHOW data_checksums", ROW(fake->checksums ? "on" : "off"));
+        wire_answer(script, "SHOW block_size", ROW("8192"));
+        wire_answer(script, "SHOW segment_size", ROW("1GB"));
+    }
+}
+
+void
+fake_script_upload(WireScript *script)
+{
+    Buf *out;
+
+    wire_expect(script, "UPLOAD_MANIFEST");
+    wire_copy_in(wire_send(script));
+    wire_step(script, WIRE_COPY_DONE);
+    out = wire_send(script);
+    wire_complete(out, "UPLOAD_MANIFEST");
+    wire_ready(out);
 }
 
 Buf *
@@ -252,8 +339,8 @@ fake_put_manifest_begins(Buf *out)
     wire_copy_data(out, "m", 1);
 }
 
-static void
-put_progress(Buf *out, uint64_t done)
+void
+fake_put_progress(Buf *out, uint64_t done)
 {
     uint8_t message[9] = {'p'};
 
@@ -291,27 +378,50 @@ fake_put_copy_end(const FakeBackup *fake, Buf *out)
         wire_copy_done(out);
 }
 
+/* How much of its files the server has read when it has sent this archive. */
+static uint64_t
+done_with(const FakeBackup *fake, size_t index)
+{
+    uint64_t done = 0;
+
+    for (size_t i = 0; i <= index; i++) {
+        Buf tar = whole_tar(fake, i);
+
+        done += tar.len;
+        buf_free(&tar);
+    }
+    return done;
+}
+
+static void
+put_typed_archive(const FakeBackup *fake, Buf *out, size_t index)
+{
+    const char *location = fake->archives[index].location;
+    Buf name = fake_backup_archive_name(fake, index);
+    Buf content = fake_backup_archive(fake, index);
+
+    fake_put_new_archive(out, buf_text(&name), location == NULL ? "" : location);
+    if (!fake->elsewhere)
+        put_pieces(fake, out, tar_span(&content));
+    fake_put_progress(out, done_with(fake, index));
+    buf_free(&content);
+    buf_free(&name);
+}
+
 void
 fake_put_archive(const FakeBackup *fake, Buf *out, size_t index)
 {
-    const FakeArchive *archive = &fake->archives[index];
-    Buf tar = BUF_INIT;
-    char name[32] = "base.tar";
+    Buf content;
 
-    append(&tar, archive->tar.data, archive->tar.len);
     if (typed(fake)) {
-        tar_end(&tar);
-        if (archive->oid != 0)
-            (void)snprintf(name, sizeof name, "%u.tar", archive->oid);
-        fake_put_new_archive(out, name, archive->location == NULL ? "" : archive->location);
-        put_pieces(fake, out, tar_span(&tar));
-        put_progress(out, tar.len);
-    } else {
-        wire_copy_out(out);
-        put_pieces(fake, out, tar_span(&tar));
-        wire_copy_done(out);
+        put_typed_archive(fake, out, index);
+        return;
     }
-    buf_free(&tar);
+    content = fake_backup_archive(fake, index);
+    wire_copy_out(out);
+    put_pieces(fake, out, tar_span(&content));
+    wire_copy_done(out);
+    buf_free(&content);
 }
 
 void
@@ -323,7 +433,8 @@ fake_put_manifest(FakeBackup *fake, Buf *out)
         fake_put_manifest_begins(out);
     else
         wire_copy_out(out);
-    put_pieces(fake, out, (Span){.data = text->data, .len = text->len});
+    if (!fake->elsewhere)
+        put_pieces(fake, out, (Span){.data = text->data, .len = text->len});
     if (!typed(fake))
         wire_copy_done(out);
 }
@@ -365,6 +476,8 @@ fake_script_backup(FakeBackup *fake, WireScript *script)
     Buf *out;
 
     fake_script_learn(fake, script);
+    if (fake->uploads)
+        fake_script_upload(script);
     out = fake_script_begin(fake, script);
     fake_put_contents(fake, out);
     fake_put_end(fake, out);
@@ -407,4 +520,17 @@ fake_script_wal(FakeBackup *fake, WireScript *script)
     fake_script_wal_prepare(fake, script, true);
     fake_put_wal(fake, fake_script_wal_start(script), FAKE_SEGMENT, fake->wal.end);
     wire_stream_end(script);
+}
+
+/* ---- the third connection ---- */
+
+void
+fake_script_drop_slot(WireScript *script)
+{
+    Buf *out;
+
+    wire_expect(script, "DROP_REPLICATION_SLOT");
+    out = wire_send(script);
+    wire_complete(out, "DROP_REPLICATION_SLOT");
+    wire_ready(out);
 }

@@ -18,6 +18,7 @@
 #ifndef PGSTOW_TESTS_FAKE_BACKUP_H
 #define PGSTOW_TESTS_FAKE_BACKUP_H
 
+#include "stream/compression.h"
 #include "support/manifest_builder.h"
 #include "support/tar_builder.h"
 #include "support/wal_builder.h"
@@ -46,12 +47,17 @@ typedef struct FakeBackup {
     Lsn end;           /* of the backup */
 
     /* ---- for the test to change ---- */
-    uint64_t system_id; /* what IDENTIFY_SYSTEM says */
-    const char *mode;   /* data_directory_mode */
-    const char *size;   /* of each archive, in kB; NULL: not told */
-    bool no_manifest;   /* none is sent; so with servers that have none */
-    bool damaged;       /* the server says at the end that pages are damaged */
-    size_t piece;       /* bytes of an archive per message */
+    uint64_t system_id;         /* what IDENTIFY_SYSTEM says */
+    const char *mode;           /* data_directory_mode */
+    const char *size;           /* of each archive, in kB; NULL: not told */
+    bool no_manifest;           /* none is sent; so with servers that have none */
+    bool damaged;               /* the server says at the end that pages are damaged */
+    bool checksums;             /* pages carry checksums */
+    bool no_look;               /* nobody asks for that: --no-verify-checksums, or a target */
+    bool uploads;               /* a manifest comes first: --incremental */
+    bool elsewhere;             /* a target gets the data: here come names and progress alone */
+    CompressionMethod compress; /* what is done with archives; their names tell it */
+    size_t piece;               /* bytes of an archive per message */
 } FakeBackup;
 
 /* With a data directory of a few files. */
@@ -63,6 +69,7 @@ void fake_backup_tablespace(FakeBackup *fake, Oid oid, const char *location);
 
 /* A file in the archive and in the manifest. */
 void fake_backup_file(FakeBackup *fake, Oid oid, const char *path, const char *text);
+void fake_backup_data(FakeBackup *fake, Oid oid, const char *path, Span data);
 
 /* What only one of them has. */
 void fake_backup_member(FakeBackup *fake, Oid oid, const TarMember *member);
@@ -71,16 +78,26 @@ void fake_backup_listed(FakeBackup *fake, const char *path, const char *text);
 /* The text of the manifest, which is complete now; the test may change it. */
 Buf *fake_backup_manifest(FakeBackup *fake);
 
+/* What is sent of an archive, and the name it has, as owned Bufs. */
+Buf fake_backup_archive(const FakeBackup *fake, size_t index);
+Buf fake_backup_archive_name(const FakeBackup *fake, size_t index);
+
 /* ---- the conversations ---- */
 
 /* The n-th connection of a backup with streamed WAL. */
 void fake_script_backup(FakeBackup *fake, WireScript *script);
 void fake_script_wal(FakeBackup *fake, WireScript *script);
 
+/* One that drops a slot. */
+void fake_script_drop_slot(WireScript *script);
+
 /* ---- their pieces ---- */
 
 /* What is asked before the backup. */
 void fake_script_learn(const FakeBackup *fake, WireScript *script);
+
+/* The manifest of an earlier backup is taken. */
+void fake_script_upload(WireScript *script);
 
 /* BASE_BACKUP up to where data begins. */
 Buf *fake_script_begin(const FakeBackup *fake, WireScript *script);
@@ -95,6 +112,7 @@ void fake_put_copy_end(const FakeBackup *fake, Buf *out);
 /* Of the pieces of fake_put_archive and fake_put_manifest, for servers with typed messages. */
 void fake_put_new_archive(Buf *out, const char *name, const char *location);
 void fake_put_data(Buf *out, Span data);
+void fake_put_progress(Buf *out, uint64_t done);
 void fake_put_manifest_begins(Buf *out);
 
 /* All of that. */

@@ -310,7 +310,7 @@ link_start(Link *link, Buf *body)
     Buf answer = BUF_INIT;
     bool ok = link_receive_startup(link, body);
 
-    if (ok && config->hold != NULL)
+    if (ok && config->hold != NULL && link->number >= config->hold_from)
         ok = link_stall(link, config->hold);
     if (ok && config->refuse != NULL && link->number >= config->refuse_from) {
         wire_error(&answer, "FATAL", "53300", config->refuse);

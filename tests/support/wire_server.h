@@ -26,6 +26,7 @@ typedef struct WireServerConfig {
     const char *refuse;            /* NULL, or the FATAL message that answers every startup */
     size_t refuse_from;            /* from this connection on (0: the first) */
     const Stop *hold;              /* NULL, or what a startup waits for before it is answered */
+    size_t hold_from;              /* from this connection on (0: the first) */
     bool tcp;                      /* listen on 127.0.0.1 instead */
     size_t chunk;                  /* bytes per write; 0: each step in one */
     int pause_ms;                  /* after each write */

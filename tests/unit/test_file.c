@@ -613,6 +613,60 @@ below(void **state)
     }
 }
 
+static void
+holds(void **state)
+{
+    static const struct {
+        const char *outer;
+        const char *inner;
+        bool held;
+    } cases[] = {
+        /* itself, and what is below it */
+        {"a", "a", true},
+        {"a", "a/b", true},
+        {"a", "a/b/c", true},
+        {"/srv/a", "/srv/a", true},
+        {"/srv/a", "/srv/a/b", true},
+        {"/", "/", true},
+        {"/", "/a", true},
+        {"/", "/a/b", true},
+        {"a/", "a/b", true},
+        {"a", "a/", true},
+        {".", "./a", true},
+        /* what is above it or beside it */
+        {"a/b", "a", false},
+        {"/srv/a", "/srv", false},
+        {"/srv/a", "/", false},
+        {"a", "b", false},
+        {"a", "ab", false},
+        {"a", "a.b", false},
+        {"ab", "a", false},
+        {"/srv/a", "/srv/ab", false},
+        {"/srv/a", "/srv/a.old/b", false},
+        {"/srv/ab", "/srv/a/b", false},
+        {"a", "b/a", false},
+        {"/", "a", false},
+        {"a", "/a", false},
+        /* as they are written */
+        {"a/", "a", false},
+        {"a", "./a", false},
+        {"A", "a", false},
+        {"/srv/a", "/srv//a", false},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        /* Blocks of exactly their size: nothing behind them may be looked at. */
+        char *outer = strdup(cases[i].outer);
+        char *inner = strdup(cases[i].inner);
+
+        if (path_holds(outer, inner) != cases[i].held)
+            fail_msg("\"%s\", \"%s\"", outer, inner);
+        free(outer);
+        free(inner);
+    }
+}
+
 /* ---- directories ---- */
 
 static void
@@ -1025,6 +1079,7 @@ main(void)
         cmocka_unit_test(parent),
         cmocka_unit_test(canonicalize),
         cmocka_unit_test(below),
+        cmocka_unit_test(holds),
         TEST(states),
         TEST(entries),
         TEST(entries_that_cannot_be_read),

@@ -16,19 +16,27 @@
 
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
 
+static const Plan plain_plan = {.format = FORMAT_PLAIN};
+
 /* A layout of these rows, asserted. */
 static Layout
-make(const BackupOptions *options, Tablespace *tablespaces, size_t count)
+make_planned(const BackupOptions *options, const Plan *plan, Tablespace *tablespaces, size_t count)
 {
     const BackupStart start = {.tablespaces = tablespaces, .tablespace_count = count};
     Layout layout = {.places = NULL};
     Error err = ERROR_INIT;
 
-    if (!layout_make(options, &start, &layout, &err))
+    if (!layout_make(options, plan, &start, &layout, &err))
         fail_msg("%s", err.message);
     assert_int_equal(err.code, ERR_NONE);
     assert_int_equal(layout.count, count);
     return layout;
+}
+
+static Layout
+make(const BackupOptions *options, Tablespace *tablespaces, size_t count)
+{
+    return make_planned(options, &plain_plan, tablespaces, count);
 }
 
 static void
@@ -39,7 +47,7 @@ assert_refused(Tablespace *tablespaces, size_t count, const char *message)
     Layout layout = {.count = 99};
     Error err = ERROR_INIT;
 
-    assert_false(layout_make(&options, &start, &layout, &err));
+    assert_false(layout_make(&options, &plain_plan, &start, &layout, &err));
     assert_string_equal(err.message, message);
     assert_int_equal(err.code, ERR_PROTOCOL);
     assert_int_equal(layout.count, 99);
@@ -216,11 +224,80 @@ test_listed_twice(void **state)
     assert_refused(bases, COUNT(bases), "server listed tablespace 0 twice");
 }
 
+/* What a backup of this kind calls its archives, and what people are shown of them. */
+static void
+test_archives_as_files(void **state)
+{
+    static const struct {
+        const char *directory;
+        Plan plan;
+        const char *archives[2];
+        const char *shown[2];
+    } cases[] = {
+        {"/backup",
+         {.format = FORMAT_TAR},
+         {"16385.tar", "base.tar"},
+         {"/backup/16385.tar", "/backup/base.tar"}},
+        {"/backup",
+         {.format = FORMAT_TAR, .leaving = {.method = COMPRESSION_GZIP}},
+         {"16385.tar", "base.tar"},
+         {"/backup/16385.tar.gz", "/backup/base.tar.gz"}},
+        {"/backup",
+         {.format = FORMAT_TAR, .arriving = COMPRESSION_ZSTD},
+         {"16385.tar.zst", "base.tar.zst"},
+         {"/backup/16385.tar.zst", "/backup/base.tar.zst"}},
+        {"/backup",
+         {.format = FORMAT_TAR,
+          .arriving = COMPRESSION_LZ4,
+          .rewrite = true,
+          .leaving = {.method = COMPRESSION_LZ4}},
+         {"16385.tar.lz4", "base.tar.lz4"},
+         {"/backup/16385.tar.lz4", "/backup/base.tar.lz4"}},
+        {"-",
+         {.format = FORMAT_TAR, .to_stdout = true},
+         {"16385.tar", "base.tar"},
+         {"16385.tar", "base.tar"}},
+        {NULL, {.to_server = true}, {"16385.tar", "base.tar"}, {"16385.tar", "base.tar"}},
+    };
+    char location[] = "/srv/data";
+    Tablespace tablespaces[] = {{.oid = 16385, .location = location}, {.oid = 0}};
+
+    (void)state;
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        const BackupOptions options = {.directory = cases[i].directory};
+        Layout layout = make_planned(&options, &cases[i].plan, tablespaces, COUNT(tablespaces));
+
+        for (size_t j = 0; j < COUNT(tablespaces); j++) {
+            assert_string_equal(layout.places[j].archive, cases[i].archives[j]);
+            assert_string_equal(layout.places[j].shown, cases[i].shown[j]);
+            assert_null(layout.places[j].directory);
+        }
+        layout_free(&layout);
+    }
+}
+
+/* Compressed on the way, laid out here. */
+static void
+test_directories_of_compressed_archives(void **state)
+{
+    const BackupOptions options = {.directory = "/backup"};
+    const Plan plan = {.format = FORMAT_PLAIN, .arriving = COMPRESSION_GZIP};
+    Layout layout = make_planned(&options, &plan, &(Tablespace){.oid = 0}, 1);
+
+    (void)state;
+    assert_string_equal(layout.places[0].archive, "base.tar.gz");
+    assert_string_equal(layout.places[0].directory, "/backup");
+    assert_string_equal(layout.places[0].shown, "/backup");
+    layout_free(&layout);
+}
+
 int
 main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_data_directory_alone),
+        cmocka_unit_test(test_archives_as_files),
+        cmocka_unit_test(test_directories_of_compressed_archives),
         cmocka_unit_test(test_places_in_the_order_of_the_server),
         cmocka_unit_test(test_mappings),
         cmocka_unit_test(test_links_of_tablespaces_that_were_not_listed),

@@ -1,6 +1,6 @@
 /*
  * backup_manifest on its way to disk: under its temporary name until the very end, checked as it
- * passes; and nothing of an archive under either name.
+ * passes; nothing of an archive under either name; and the manifest as an archive's last entry.
  */
 #include <errno.h>
 #include <setjmp.h>
@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 
 #include <cmocka.h>
 
@@ -276,6 +277,9 @@ test_guard_refuses_the_names(void **state)
         {ENTRY_FILE, "backup_manifest/file"},
         {ENTRY_DIRECTORY, "backup_manifest.tmp"},
         {ENTRY_FILE, "backup_manifest.tmp/a/file"},
+        {ENTRY_FILE, "backup_bad_pages"},
+        {ENTRY_DIRECTORY, "backup_bad_pages"},
+        {ENTRY_FILE, "backup_bad_pages/file"},
     };
 
     (void)state;
@@ -320,6 +324,15 @@ test_guard_lets_all_else_pass(void **state)
         {0, "backup_label",
          "archive archive.tar 0\nfile backup_label size=0 mode=0600 mtime=0\nend complete\n"
          "archive end\nfinish\n"},
+        {0, "backup_bad_page",
+         "archive archive.tar 0\nfile backup_bad_page size=0 mode=0600 mtime=0\nend complete\n"
+         "archive end\nfinish\n"},
+        {0, "backup_bad_pages.txt",
+         "archive archive.tar 0\nfile backup_bad_pages.txt size=0 mode=0600 mtime=0\nend complete\n"
+         "archive end\nfinish\n"},
+        {16385, "backup_bad_pages",
+         "archive archive.tar 16385\nfile backup_bad_pages size=0 mode=0600 mtime=0\nend complete\n"
+         "archive end\nfinish\n"},
         {16385, "backup_manifest",
          "archive archive.tar 16385\nfile backup_manifest size=0 mode=0600 mtime=0\nend complete\n"
          "archive end\nfinish\n"},
@@ -350,6 +363,202 @@ test_guard_of_nothing(void **state)
     assert_int_equal(err.code, ERR_NONE);
 }
 
+/* ---- in memory, for an archive ---- */
+
+static void
+open_in_memory(Here *here, mode_t mode)
+{
+    here->writer = manifest_file_new(NULL, mode, &here->err);
+    if (here->writer == NULL)
+        fail_msg("%s", here->err.message);
+}
+
+/* Up to its end, and with `publish` beyond. */
+static void
+complete_in_memory(Here *here, bool publish)
+{
+    const Manifest *manifest = NULL;
+
+    write_all(here, 100);
+    assert_true(manifest_file_finish(here->writer, false, &manifest, &here->err));
+    assert_int_equal(manifest_file_count(manifest), 2);
+    assert_true(!publish || manifest_file_publish(here->writer, false, &here->err));
+}
+
+/* What the stage gives for an archive that has one entry. */
+static void
+inject(Here *here, Oid tablespace, Recording *recording)
+{
+    Sink *sink = manifest_inject_new(recorder_new(recording, &here->err), here->writer, &here->err);
+
+    assert_non_null(sink);
+    recording->headers = true;
+    if (!push_entry(sink, tablespace, ENTRY_FILE, "PG_VERSION", &here->err))
+        fail_msg("%s", here->err.message);
+    sink_free(sink);
+    assert_int_equal(recording->released, 1);
+}
+
+#define ONE_ENTRY "file PG_VERSION size=0 mode=0600 mtime=0 header=none\nend complete\n"
+
+static void
+test_injected_as_the_last_entry(void **state)
+{
+    static const mode_t modes[] = {0600, 0640};
+
+    for (size_t i = 0; i < COUNT(modes); i++) {
+        Here *here = *state;
+        Recording recording = RECORDING_INIT;
+        long long before = (long long)time(NULL);
+        const char *line;
+        char expected[200];
+        long long mtime;
+
+        open_in_memory(here, modes[i]);
+        complete_in_memory(here, true);
+        inject(here, 0, &recording);
+        (void)snprintf(expected, sizeof expected,
+                       "archive archive.tar 0\n" ONE_ENTRY
+                       "file backup_manifest size=%zu mode=%04o mtime=",
+                       here->text.len, (unsigned)modes[i]);
+        line = recording_text(&recording);
+        assert_int_equal(strncmp(line, expected, strlen(expected)), 0);
+        mtime = strtoll(line + strlen(expected), NULL, 10);
+        assert_true(mtime >= before && mtime <= (long long)time(NULL));
+        assert_non_null(strstr(line, " header=none\ndata "));
+        assert_non_null(strstr(line, "\nend complete\narchive end\nfinish\n"));
+        assert_int_equal(recording.bytes.len, here->text.len);
+        assert_memory_equal(recording.bytes.data, here->text.data, here->text.len);
+        recording_free(&recording);
+        manifest_file_free(here->writer);
+        here->writer = NULL;
+    }
+}
+
+/* Wherever the pieces were cut that it came in. */
+static void
+test_kept_in_memory_as_it_came(void **state)
+{
+    static const size_t pieces[] = {1, 7, 100000};
+
+    for (size_t i = 0; i < COUNT(pieces); i++) {
+        Here *here = *state;
+        Recording recording = RECORDING_INIT;
+        const Manifest *manifest = NULL;
+
+        open_in_memory(here, 0600);
+        write_all(here, pieces[i]);
+        assert_true(manifest_file_finish(here->writer, true, &manifest, &here->err));
+        assert_true(manifest_file_publish(here->writer, true, &here->err));
+        inject(here, 0, &recording);
+        assert_int_equal(recording.bytes.len, here->text.len);
+        assert_memory_equal(recording.bytes.data, here->text.data, here->text.len);
+        recording_free(&recording);
+        manifest_file_free(here->writer);
+        here->writer = NULL;
+    }
+}
+
+static void
+test_not_injected(void **state)
+{
+    static const struct {
+        Oid tablespace;
+        bool publish;
+        const char *recorded;
+    } cases[] = {
+        /* It would say that all is well. */
+        {0, false, "archive archive.tar 0\n" ONE_ENTRY "archive end\nfinish\n"},
+        /* It belongs into the data directory. */
+        {16385, true, "archive archive.tar 16385\n" ONE_ENTRY "archive end\nfinish\n"},
+        {16385, false, "archive archive.tar 16385\n" ONE_ENTRY "archive end\nfinish\n"},
+    };
+
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        Here *here = *state;
+        Recording recording = RECORDING_INIT;
+
+        open_in_memory(here, 0600);
+        complete_in_memory(here, cases[i].publish);
+        inject(here, cases[i].tablespace, &recording);
+        assert_string_equal(recording_text(&recording), cases[i].recorded);
+        recording_free(&recording);
+        manifest_file_free(here->writer);
+        here->writer = NULL;
+    }
+}
+
+/* It gets there between the last byte of the archive and its end. */
+static void
+test_published_while_the_archive_waits(void **state)
+{
+    Here *here = *state;
+    Recording recording = RECORDING_INIT;
+    const Archive archive = {.name = "base.tar"};
+    Sink *sink;
+
+    open_in_memory(here, 0600);
+    sink = manifest_inject_new(recorder_new(&recording, &here->err), here->writer, &here->err);
+    assert_non_null(sink);
+    assert_true(sink_archive_begin(sink, &archive, &here->err));
+    complete_in_memory(here, true);
+    assert_string_equal(recording_text(&recording), "archive base.tar 0\n");
+    assert_true(sink_archive_end(sink, &here->err));
+    assert_non_null(strstr(recording_text(&recording), "file backup_manifest size="));
+    sink_free(sink);
+    recording_free(&recording);
+}
+
+/* Each event that the manifest becomes can fail, and then no more comes. */
+static void
+test_injecting_fails(void **state)
+{
+    for (size_t event = 4; event <= 7; event++) {
+        Here *here = *state;
+        Recording recording = RECORDING_INIT;
+        Sink *sink;
+
+        recording.fail_at = event;
+        open_in_memory(here, 0600);
+        complete_in_memory(here, true);
+        sink = manifest_inject_new(recorder_new(&recording, &here->err), here->writer, &here->err);
+        assert_non_null(sink);
+        assert_false(push_entry(sink, 0, ENTRY_FILE, "PG_VERSION", &here->err));
+        assert_int_equal(here->err.sys_errno, EIO);
+        assert_int_equal(recording.events, event);
+        sink_free(sink);
+        recording_free(&recording);
+        manifest_file_free(here->writer);
+        here->writer = NULL;
+        here->err = ERROR_INIT;
+    }
+}
+
+static void
+test_damage_in_memory(void **state)
+{
+    Here *here = *state;
+    const Manifest *manifest = NULL;
+    uint8_t *digit = &here->text.data[here->text.len - 5];
+
+    *digit = *digit == '0' ? '1' : '0';
+    open_in_memory(here, 0600);
+    write_all(here, 1000);
+    assert_false(manifest_file_finish(here->writer, false, &manifest, &here->err));
+    assert_string_equal(here->err.message, "manifest checksum mismatch");
+    assert_null(manifest);
+}
+
+static void
+test_inject_of_nothing(void **state)
+{
+    Here *here = *state;
+
+    open_in_memory(here, 0600);
+    assert_null(manifest_inject_new(NULL, here->writer, &here->err));
+    assert_int_equal(here->err.code, ERR_NONE);
+}
+
 #define MANIFEST_TEST(function) cmocka_unit_test_setup_teardown(function, set_up, tear_down)
 
 int
@@ -368,6 +577,13 @@ main(void)
         cmocka_unit_test(test_guard_refuses_the_names),
         cmocka_unit_test(test_guard_lets_all_else_pass),
         cmocka_unit_test(test_guard_of_nothing),
+        MANIFEST_TEST(test_injected_as_the_last_entry),
+        MANIFEST_TEST(test_kept_in_memory_as_it_came),
+        MANIFEST_TEST(test_not_injected),
+        MANIFEST_TEST(test_published_while_the_archive_waits),
+        MANIFEST_TEST(test_injecting_fails),
+        MANIFEST_TEST(test_damage_in_memory),
+        MANIFEST_TEST(test_inject_of_nothing),
     };
 
     return cmocka_run_group_tests_name("manifest_file", tests, NULL, NULL);

@@ -18,6 +18,8 @@
 
 /* ---- lines ---- */
 
+static const Plan plain_plan = {.format = FORMAT_PLAIN};
+
 typedef struct Told {
     char note[LINE_SIZE];
     char info[LINE_SIZE];
@@ -137,7 +139,8 @@ test_progress_of_a_backup(void **state)
     Progress progress;
 
     (void)state;
-    progress_init(&progress, &observer, &start);
+    progress_init(&progress, &observer);
+    progress_begin(&progress, &start, &plain_plan);
     assert_int_equal(shown.calls, 0);
 
     progress_archive(&progress, 0, "/ts");
@@ -184,7 +187,8 @@ test_more_than_was_estimated(void **state)
     Progress progress;
 
     (void)state;
-    progress_init(&progress, &observer, &start);
+    progress_init(&progress, &observer);
+    progress_begin(&progress, &start, &plain_plan);
     progress_bytes(&progress, 1024);
     progress_archive(&progress, 0, "/data");
     assert_int_equal(shown.last.total, 1024);
@@ -205,7 +209,8 @@ test_no_estimate(void **state)
     Progress progress;
 
     (void)state;
-    progress_init(&progress, &observer, &start);
+    progress_init(&progress, &observer);
+    progress_begin(&progress, &start, &plain_plan);
     progress_bytes(&progress, 4096);
     progress_finish(&progress);
     assert_int_equal(shown.last.done, 4096);
@@ -223,7 +228,8 @@ test_estimates_beyond_all_bounds(void **state)
     Progress progress;
 
     (void)state;
-    progress_init(&progress, &observer, &start);
+    progress_init(&progress, &observer);
+    progress_begin(&progress, &start, &plain_plan);
     progress_bytes(&progress, 100000);
     progress_finish(&progress);
     assert_true(shown.last.total >= shown.last.done);
@@ -238,7 +244,8 @@ test_nobody_watches(void **state)
     Progress progress;
 
     (void)state;
-    progress_init(&progress, &observer, &start);
+    progress_init(&progress, &observer);
+    progress_begin(&progress, &start, &plain_plan);
     progress_archive(&progress, 0, "/data");
     progress.last_ms -= 5000;
     progress_tick(&progress);

@@ -1,0 +1,232 @@
+/*
+ * The names in an archive are those below its root; the manifest's are those below the data
+ * directory, where a tablespace is pg_tblspc/<oid>. Messages name members as pg_verifybackup does:
+ * as the archive has them when it is about the archive, as the manifest has them when it is about
+ * the content.
+ */
+#include <string.h>
+
+#include "pgformat/control.h"
+#include "stream/stage.h"
+#include "verify/internal.h"
+
+typedef struct MemberCheck {
+    Sink sink;
+    Verifier *verifier;
+    const char *archive;
+    Oid tablespace;                     /* of the archive at hand */
+    Buf path;                           /* of the member at hand, as the manifest has it */
+    const ManifestFile *file;           /* that it is; NULL: what passes is of no interest */
+    Checksum checksum;                  /* running, unless they are skipped */
+    bool is_control;                    /* it is pg_control, of which we keep: */
+    uint8_t control[CONTROL_FILE_SIZE]; /* up to its size */
+    size_t control_len;
+} MemberCheck;
+
+static Reporter *
+reporter_of(const MemberCheck *check)
+{
+    return &check->verifier->reporter;
+}
+
+/* ---- a member begins ---- */
+
+static bool
+set_path(MemberCheck *check, const Entry *entry, Error *err)
+{
+    buf_clear(&check->path);
+    if (check->tablespace != 0 &&
+        !buf_printf(&check->path, err, "pg_tblspc/%u/", check->tablespace))
+        return false;
+    return buf_printf(&check->path, err, "%s", entry->path);
+}
+
+static bool
+report_extra(MemberCheck *check, const Entry *entry, Error *err)
+{
+    Problem problem = {.kind = PROBLEM_EXTRA, .path = buf_text(&check->path)};
+
+    return report(reporter_of(check), &problem, err,
+                  "file \"%s\" is present in archive \"%s\" but not in the manifest", entry->path,
+                  check->archive);
+}
+
+static bool
+report_size(MemberCheck *check, const ManifestFile *file, const Entry *entry, Error *err)
+{
+    Problem problem = {.kind = PROBLEM_SIZE, .path = file->path};
+
+    return report(reporter_of(check), &problem, err,
+                  "file \"%s\" has size %llu in archive \"%s\" but size %llu in the manifest",
+                  entry->path, (unsigned long long)entry->size, check->archive,
+                  (unsigned long long)file->size);
+}
+
+static void
+mark(MemberCheck *check, const ManifestFile *file, FileMark as)
+{
+    check->verifier->marks[manifest_file_index(check->verifier->manifest, file)] = (uint8_t)as;
+}
+
+/* What is to be looked at of its content. */
+static bool
+begin_content(MemberCheck *check, const ManifestFile *file, Error *err)
+{
+    check->file = file;
+    check->is_control = strcmp(file->path, CONTROL_PATH) == 0;
+    check->control_len = 0;
+    return check->verifier->config->skip_checksums ||
+           checksum_begin(&check->checksum, file->checksum_type, err);
+}
+
+static bool
+begin_entry(MemberCheck *check, const Entry *entry, Error *err)
+{
+    const ManifestFile *file;
+
+    check->file = NULL;
+    if (entry->kind != ENTRY_FILE || reporter_of(check)->enough)
+        return true;
+    if (!set_path(check, entry, err))
+        return false;
+    if (path_set_covers(&check->verifier->ignore, buf_text(&check->path)))
+        return true;
+    file = manifest_find(check->verifier->manifest, buf_text(&check->path));
+    if (file == NULL)
+        return report_extra(check, entry, err);
+    if (file->size != entry->size) {
+        mark(check, file, MARK_BAD);
+        return report_size(check, file, entry, err);
+    }
+    return begin_content(check, file, err);
+}
+
+/* ---- its content ---- */
+
+static void
+keep_control(MemberCheck *check, Span data)
+{
+    size_t room = sizeof check->control - check->control_len;
+    size_t len = data.len < room ? data.len : room;
+
+    memcpy(check->control + check->control_len, data.data, len);
+    check->control_len += len;
+}
+
+static bool
+add_data(MemberCheck *check, Span data, Error *err)
+{
+    if (check->file == NULL)
+        return true;
+    if (check->is_control)
+        keep_control(check, data);
+    return check->verifier->config->skip_checksums ||
+           checksum_update(&check->checksum, data.data, data.len, err);
+}
+
+/* ---- its end ---- */
+
+static bool
+check_digest(MemberCheck *check, const ManifestFile *file, Error *err)
+{
+    Problem problem = {.kind = PROBLEM_CHECKSUM, .path = file->path};
+    Digest digest;
+
+    if (check->verifier->config->skip_checksums || file->checksum_type == CHECKSUM_NONE)
+        return true;
+    if (!checksum_finish(&check->checksum, &digest, err))
+        return false;
+    switch (digest_check(file, digest.bytes, digest.len)) {
+    case DIGEST_AGREES:
+        break;
+    case DIGEST_OTHER_LENGTH:
+        return report(reporter_of(check), &problem, err,
+                      "file \"%s\" in archive \"%s\" has checksum of length %u, but expected %u",
+                      file->path, check->archive, file->checksum_len, digest.len);
+    case DIGEST_DIFFERS:
+        return report(reporter_of(check), &problem, err,
+                      "checksum mismatch for file \"%s\" in archive \"%s\"", file->path,
+                      check->archive);
+    }
+    return true;
+}
+
+static bool
+check_control(MemberCheck *check, const ManifestFile *file, Error *err)
+{
+    Span content = {.data = check->control, .len = check->control_len};
+    Buf where = BUF_INIT;
+    bool ok;
+
+    if (!check->is_control || reporter_of(check)->enough)
+        return true;
+    ok = buf_printf(&where, err, "%s: %s", check->archive, file->path) &&
+         verifier_check_control(check->verifier, file, buf_text(&where), content, err);
+    buf_free(&where);
+    return ok;
+}
+
+static bool
+end_entry(MemberCheck *check, Error *err)
+{
+    const ManifestFile *file = check->file;
+
+    if (file == NULL)
+        return true;
+    mark(check, file, MARK_SEEN);
+    return check_digest(check, file, err) && check_control(check, file, err);
+}
+
+/* ---- the stage ---- */
+
+static bool
+member_check_push(Sink *self, const Event *event, Error *err)
+{
+    MemberCheck *check = (MemberCheck *)self;
+    bool ok = true;
+
+    switch (event->kind) {
+    case EVENT_ARCHIVE_BEGIN:
+        check->tablespace = event->archive->tablespace;
+        break;
+    case EVENT_ENTRY_BEGIN:
+        ok = begin_entry(check, event->entry, err);
+        break;
+    case EVENT_DATA:
+        ok = add_data(check, event->data, err);
+        break;
+    case EVENT_ENTRY_END:
+        ok = end_entry(check, err);
+        break;
+    case EVENT_ARCHIVE_END:
+    case EVENT_FLUSH:
+        break;
+    }
+    return ok && sink_forward(self, event, err);
+}
+
+static void
+member_check_release(Sink *self)
+{
+    MemberCheck *check = (MemberCheck *)self;
+
+    buf_free(&check->path);
+    checksum_free(&check->checksum);
+}
+
+static const SinkOps member_check_ops = {
+    .name = "member_check", .push = member_check_push, .release = member_check_release};
+
+Sink *
+member_check_new(Verifier *verifier, const char *archive, Sink *next, Error *err)
+{
+    MemberCheck *check = sink_alloc(sizeof *check, &member_check_ops, next, err);
+
+    if (check == NULL)
+        return NULL;
+    check->verifier = verifier;
+    check->archive = archive;
+    check->path = BUF_INIT;
+    check->checksum = CHECKSUM_INIT;
+    return &check->sink;
+}
