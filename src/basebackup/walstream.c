@@ -320,8 +320,9 @@ walstream_drop_slot(const Conn *beside, const ConnConfig *conn, const char *slot
     ok = own != NULL && drop_when_free(own, slot, &limit, err);
     conn_free(own);
     stop_destroy(&limit);
-    return ok || err->code != ERR_STOPPED ||
-           error_set(err, ERR_CONNECTION, "the server did not answer in time");
+    if (!ok && err->code == ERR_STOPPED)
+        return error_set(err, ERR_CONNECTION, "the server did not answer in time");
+    return ok;
 }
 
 uint64_t
