@@ -80,8 +80,8 @@ bool target_sync(const Target *target, Error *err) MUST_USE;
 bool target_link(const Target *target, const char *path, const char *to, Error *err) MUST_USE;
 
 /*
- * The new file PARENT/NAME, as durable as `sync` says (SYNC_SYNCFS: by itself, as SYNC_FSYNC). After
- * a failure it may be there, as far as it got: what it marks stays marked.
+ * The new file PARENT/NAME, as durable as `sync` says (SYNC_SYNCFS: by itself, as SYNC_FSYNC).
+ * After a failure it may be there, as far as it got: what it marks stays marked.
  */
 bool target_make_file(const char *parent, const char *name, Span content, mode_t mode,
                       SyncMethod sync, Error *err) MUST_USE;

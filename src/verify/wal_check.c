@@ -143,6 +143,7 @@ add_data(WalCheck *check, Span data, Error *err)
 {
     Lsn wanted = wal_parser_position(check->parser);
     char name[WAL_NAME_SIZE];
+    WalVerdict verdict;
     WalDamage damage;
 
     if (data.len > check->segment_end - check->received) {
@@ -161,10 +162,11 @@ add_data(WalCheck *check, Span data, Error *err)
         data.len -= (size_t)skip;
         check->received += skip;
     }
-    if (wal_parser_feed(check->parser, data, &damage) == WAL_DAMAGED)
+    verdict = wal_parser_feed(check->parser, data, &damage);
+    atomic_store(check->checked_to, wal_parser_valid_end(check->parser));
+    if (verdict == WAL_DAMAGED)
         return damage_found(check, &damage, err);
     check->received += data.len;
-    atomic_store(check->checked_to, wal_parser_valid_end(check->parser));
     return true;
 }
 

@@ -33,6 +33,7 @@
 #define BOUNDARY   (FAKE_SEGMENT + FAKE_SEGMENT_SIZE)
 #define TABLE_SIZE ((size_t)20000)
 #define MISMATCH   "does not agree with the server's manifest"
+#define DAMAGED    "checksum error occurred"
 
 typedef enum TargetState {
     TARGET_MISSING, /* it and the two directories above it are made */
@@ -43,7 +44,8 @@ typedef enum TargetState {
 typedef enum Spoiler {
     SPOILER_NONE,
     SPOILER_MANIFEST, /* it has one file more: all has come, and then it fails */
-    SPOILER_NAME      /* the manifest's is taken: all is on disk, and then it fails */
+    SPOILER_NAME,     /* the manifest's is taken: all is on disk, and then it fails */
+    SPOILER_PAGES     /* the server says that some are damaged: what came is kept */
 } Spoiler;
 
 typedef struct Fixture {
@@ -119,6 +121,7 @@ script_all(Fixture *fixture)
     fake->uploads = options->incremental != NULL;
     if (options->server_compression != NULL)
         assert_true(compression_method_parse(options->server_compression, &fake->compress));
+    fake->damaged = fixture->spoiler == SPOILER_PAGES;
     if (fixture->spoiler == SPOILER_MANIFEST)
         fake_backup_listed(fake, "missing", "");
     fake_script_backup(fake, &fixture->scripts[0]);
@@ -420,14 +423,33 @@ assert_taken_back(Fixture *fixture, bool may_fail)
                      fixture->target, fixture->info);
 }
 
+/* It is complete, and all of it on disk with the list that marks it. */
 static void
-assert_failed(Fixture *fixture, const FaultPlan *plan)
+assert_kept(Fixture *fixture)
+{
+    const char *unsafe = disk_unsafe(fixture->dir.path, "");
+
+    if (fixture->options.format == FORMAT_TAR)
+        assert_archives(fixture);
+    else
+        assert_directories(fixture);
+    fault_assert(exists(fixture->manifest_tmp) && !exists(fixture->manifest), "a wrong manifest");
+    fault_assert(temp_dir_exists(&fixture->dir, "new/deep/backup/backup_bad_pages"), "no mark");
+    fault_assert(unsafe[0] == '\0', "\"%s\" is not on disk", unsafe);
+}
+
+static void
+assert_failed(Fixture *fixture, const FaultPlan *plan, const Error *err)
 {
     const bool spoiled = fixture->spoiler != SPOILER_NONE;
 
     fault_assert(fixture->spoiler == SPOILER_NAME || !exists(fixture->manifest),
                  "the backup failed, but has a manifest");
-    if (!fixture->options.no_clean)
+    if (strcmp(err->message, DAMAGED) == 0)
+        assert_kept(fixture);
+    else if (strstr(err->message, "could not mark") != NULL)
+        fault_assert(exists(fixture->manifest_tmp), "what could not be marked is not there");
+    else if (!fixture->options.no_clean)
         assert_taken_back(fixture, plan->lasting || spoiled);
 }
 
@@ -456,8 +478,10 @@ static void
 assert_ending(const Fixture *fixture, const FaultPlan *plan, const FaultHit *hit, bool ok,
               const Error *err)
 {
-    static const char *const messages[] = {
-        [SPOILER_NONE] = "", [SPOILER_MANIFEST] = MISMATCH, [SPOILER_NAME] = "could not rename"};
+    static const char *const messages[] = {[SPOILER_NONE] = "",
+                                           [SPOILER_MANIFEST] = MISMATCH,
+                                           [SPOILER_NAME] = "could not rename",
+                                           [SPOILER_PAGES] = DAMAGED};
 
     if (fixture->spoiler == SPOILER_NONE) {
         fault_assert_ending(plan, hit, ok, err);
@@ -506,7 +530,7 @@ run(void *ctx, const FaultPlan *plan)
     if (ok)
         assert_taken(fixture);
     else
-        assert_failed(fixture, plan);
+        assert_failed(fixture, plan, &err);
     clear(fixture);
     return hit.fired;
 }
@@ -742,6 +766,11 @@ test_archives_for_a_standby(void **state)
 static void
 test_removal(void **state)
 {
+    static const FaultPlan wal_plans[] = {
+        {.kind = FAULT_OPEN, .errnum = EMFILE, .lasting = true, .least = 12},
+        {.kind = FAULT_REMOVE, .errnum = EACCES, .least = 12},
+        {.kind = FAULT_REMOVE, .errnum = EACCES, .lasting = true, .least = 12},
+    };
     Fixture *fixture = *state;
 
     fixture->spoiler = SPOILER_NAME;
@@ -751,7 +780,27 @@ test_removal(void **state)
     fixture->target_state = TARGET_MISSING;
     fixture->options.wal_method = WAL_STREAM;
     fixture->options.wal_directory = fixture->wal;
-    sweep_with(fixture, removal_plans, COUNT(removal_plans));
+    sweep_with(fixture, wal_plans, COUNT(wal_plans));
+}
+
+/* May be the last copy there is. */
+static void
+test_damaged_pages(void **state)
+{
+    static const FaultPlan mark_plans[] = {
+        {.kind = FAULT_MEMORY, .errnum = ENOMEM, .least = 60},
+        {.kind = FAULT_OPEN, .errnum = EMFILE, .least = 6},
+        {.kind = FAULT_WRITE, .errnum = ENOSPC, .least = 5},
+        {.kind = FAULT_SYNC, .errnum = EIO, .least = 10},
+        {.kind = FAULT_CLOSE, .errnum = EIO, .least = 6},
+        {.kind = FAULT_MODE, .errnum = EPERM, .least = 6},
+    };
+    Fixture *fixture = *state;
+
+    fixture->spoiler = SPOILER_PAGES;
+    sweep_with(fixture, mark_plans, COUNT(mark_plans));
+    fixture->options.format = FORMAT_TAR;
+    sweep_with(fixture, mark_plans, COUNT(mark_plans));
 }
 
 /* With a slot that the run has made, which goes too. */
@@ -834,6 +883,7 @@ main(void)
         FAULT_TEST(test_archives_for_a_standby),
         FAULT_TEST(test_removal),
         FAULT_TEST(test_early_removal),
+        FAULT_TEST(test_damaged_pages),
     };
 
     peer_clean_environment();
