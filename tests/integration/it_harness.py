@@ -1,10 +1,13 @@
 """The harness itself: if these tests fail, what the others say means nothing."""
 
+import io
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
+import tarfile
 import threading
 import unittest
 from contextlib import contextmanager, suppress
@@ -13,18 +16,23 @@ from pathlib import Path
 from harness import (
     DAMAGES,
     Background,
+    BaseBackupSent,
     CommandFailed,
     Proxy,
     ScratchDir,
     Server,
     ServerFailed,
     Terminal,
+    combine,
     damaged_copy,
+    extract,
     for_each_major,
     majors,
+    read_archive,
     run,
     small_filesystem,
     stock,
+    uncompressed,
     wait_until,
 )
 from harness.run import PLAIN_USER
@@ -406,6 +414,90 @@ def is_alive(pid):
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+@for_each_major(since=STOCK_MAJOR, until=STOCK_MAJOR)
+class Formats(unittest.TestCase):
+    """What the tests know of formats themselves."""
+
+    def setUp(self):
+        self.scratch = self.enterContext(ScratchDir())
+
+    def tar_of(self, contents):
+        with tarfile.open(self.scratch / "base.tar", "w", format=tarfile.USTAR_FORMAT) as archive:
+            for name, content in contents.items():
+                member = tarfile.TarInfo(name)
+                member.size, member.mode, member.uid = len(content), 0o640, 7
+                archive.addfile(member, io.BytesIO(content))
+        return (self.scratch / "base.tar").read_bytes()
+
+    def test_archives(self):
+        contents = {"empty": b"", "short": b"x", "block": b"y" * 512, "long": b"z" * 1300}
+        data = self.tar_of(contents)
+        archive = read_archive(data)
+        self.assertEqual({each.name: each.content for each in archive.members}, contents)
+        self.assertEqual((archive["short"].mode, archive["short"].number("uid")), (0o640, 7))
+        self.assertTrue(all(member.has_right_checksum() for member in archive.members))
+        self.assertEqual(set(archive.tail), {0})
+        altered = read_archive(data.replace(b"short", b"shirt"))
+        self.assertFalse(altered["shirt"].has_right_checksum())
+        self.assertRaises(ValueError, read_archive, data[:512 * 3 + 1000])
+
+    def test_compressed_archives(self):
+        data = self.tar_of({"file": bytes(range(256)) * 1000})
+        for program, suffix in (("gzip", ".gz"), ("lz4", ".lz4"), ("zstd", ".zst")):
+            path = self.scratch / f"1.tar{suffix}"
+            with open(path, "wb") as out:
+                run([program, "-c", self.scratch / "base.tar"], stdout=out).check()
+            self.assertEqual(uncompressed(path), data)
+            extract(path, self.scratch / program)
+            self.assertEqual((self.scratch / program / "file").stat().st_mode & 0o777, 0o640)
+
+    def incremental(self, directory, truncation_length, blocks):
+        """A backup of one file, of which these blocks have changed: {number: byte}."""
+        (directory / "pg_tblspc").mkdir(parents=True)
+        (directory / "backup_label").write_text("LABEL: x\nINCREMENTAL FROM LSN: 0/1\n")
+        numbers = [0xD3AE1F0D, len(blocks), truncation_length, *blocks]
+        head = struct.pack(f"<{len(numbers)}I", *numbers)
+        data = b"".join(bytes([value]) * 8192 for value in blocks.values())
+        (directory / "INCREMENTAL.1").write_bytes(head.ljust(8192 if blocks else 0, b"\0") + data)
+        return directory
+
+    def combined(self, *increments):
+        full = self.scratch / "full"
+        full.mkdir()
+        (full / "1").write_bytes(b"".join(bytes([value]) * 8192 for value in (1, 2, 3)))
+        combine([full, *increments], self.scratch / "combined")
+        self.assertEqual((self.scratch / "combined/backup_label").read_text(), "LABEL: x\n")
+        content = (self.scratch / "combined/1").read_bytes()
+        return [content[at] for at in range(0, len(content), 8192)]
+
+    def test_incremental_backups(self):
+        first = self.incremental(self.scratch / "a", 5, {1: 22, 4: 55})
+        second = self.incremental(self.scratch / "b", 4, {0: 111})
+        self.assertEqual(self.combined(first, second), [111, 22, 3, 0])
+
+    def test_incremental_backup_without_a_change(self):
+        self.assertEqual(self.combined(self.incremental(self.scratch / "a", 2, {})), [1, 2])
+
+    def test_messages_of_a_server(self):
+        def message(kind, body):
+            return kind + struct.pack(">I", len(body) + 4) + body
+
+        rows = [struct.pack(">hi", 1, 2) + b"42", struct.pack(">hi", 1, -1)]
+        old = [message(b"T", b""), message(b"D", struct.pack(">hi", 1, 3) + b"0/1"),
+               message(b"T", b""), *(message(b"D", row) for row in rows),
+               message(b"H", b""), message(b"d", b"ab"), message(b"d", b"c"), message(b"c", b""),
+               message(b"H", b""), message(b"d", b"x"), message(b"c", b""),
+               message(b"H", b""), message(b"d", b"{}")]
+        sent = BaseBackupSent(b"".join(old), 14)
+        self.assertEqual(sent.archives, {"42.tar": b"abc", "base.tar": b"x"})
+        self.assertEqual(sent.manifest, b"{}")
+        new = [b"n42.tar\0/place\0", b"dab", b"p12345678", b"dc", b"nbase.tar\0\0", b"dx", b"m",
+               b"d{}"]
+        sent = BaseBackupSent(b"".join(message(b"d", body) for body in new), 15)
+        self.assertEqual(sent.archives, {"42.tar": b"abc", "base.tar": b"x"})
+        self.assertEqual(sent.manifest, b"{}")
 
 
 class Majors(unittest.TestCase):

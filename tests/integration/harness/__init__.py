@@ -4,7 +4,12 @@
     majors.py      which PostgreSQL versions a test runs against
     servers.py     servers of every version: create, load, kill, copy, compare
     proxy.py       a connection that breaks, stalls or lies at a chosen byte
+    restore.py     data directories of backups in tar format
+    incremental.py incremental backups put together
+    tarfiles.py    archives down to their bytes
+    wire.py        what a server sent, from the bytes of a connection
     damage.py      a catalogue of damaged backups with the stock verifier's verdict on each
+    tardamage.py   the same in tar format
     filesystem.py  a file system that is soon full
     terminal.py    a program at a terminal, where a person types
 
@@ -16,25 +21,40 @@ in tests/integration/CMakeLists.txt. By hand, in tests/integration:
 
 from .damage import DAMAGES, Damage, damaged_copy
 from .filesystem import small_filesystem
+from .incremental import combine
 from .majors import for_each_major, majors
 from .proxy import Proxy
+from .restore import archives, copy_wal, extract, redirect_tablespaces, restore_tar
 from .run import (
     Background,
     CommandFailed,
     Result,
     ScratchDir,
+    basebackup,
     compat,
+    is_stock_tested,
+    ours_only,
     pgstow,
     run,
     stock,
     wait_until,
 )
-from .servers import PgbenchLoad, Server, ServerFailed, forget_recovery
+from .servers import (
+    PgbenchLoad,
+    Server,
+    ServerFailed,
+    forget_recovery,
+    server_compression_methods,
+    stock_tool,
+)
+from .tarfiles import read_archive, uncompressed
 from .terminal import Terminal
+from .wire import UNENCRYPTED, BaseBackupSent
 
 __all__ = [
     "DAMAGES",
     "Background",
+    "BaseBackupSent",
     "CommandFailed",
     "Damage",
     "PgbenchLoad",
@@ -44,14 +64,28 @@ __all__ = [
     "Server",
     "ServerFailed",
     "Terminal",
+    "UNENCRYPTED",
+    "archives",
+    "basebackup",
+    "combine",
     "compat",
+    "copy_wal",
     "damaged_copy",
+    "extract",
     "for_each_major",
     "forget_recovery",
+    "is_stock_tested",
     "majors",
+    "ours_only",
     "pgstow",
+    "read_archive",
+    "redirect_tablespaces",
+    "restore_tar",
     "run",
+    "server_compression_methods",
     "small_filesystem",
     "stock",
+    "stock_tool",
+    "uncompressed",
     "wait_until",
 ]

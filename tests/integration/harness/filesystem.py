@@ -5,6 +5,8 @@ from contextlib import contextmanager
 
 from .run import PLAIN_USER, ScratchDir, run
 
+BLOCK = os.sysconf("SC_PAGE_SIZE")
+
 
 @contextmanager
 def small_filesystem(test, size):
@@ -23,3 +25,14 @@ def small_filesystem(test, size):
             yield directory
         finally:
             run(["umount", directory], user="root").check()
+
+
+def used_bytes(directory):
+    """How much of its file system is in use."""
+    status = os.statvfs(directory)
+    return (status.f_blocks - status.f_bfree) * status.f_frsize
+
+
+def resize(directory, size):
+    """Gives a small file system another size, in bytes; it counts in blocks of BLOCK."""
+    run(["mount", "-o", f"remount,size={size}", directory], user="root").check()

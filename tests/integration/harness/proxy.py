@@ -35,6 +35,7 @@ class Proxy:
         self._fault_happened = threading.Event()
         self._released = threading.Event()
         self._received = []  # bytes from the server, by connection
+        self._records = {}  # the bytes themselves, of the connections to record
         self._sockets = []
         self._listener = socket.create_server(("127.0.0.1", listen_port))
         self.port = self._listener.getsockname()[1]
@@ -54,6 +55,13 @@ class Proxy:
     def flip(self, after, connection=0):
         """Inverts the bits of the byte that follows the first `after` bytes."""
         self._faults[connection] = _Fault(after, "flip")
+
+    def record(self, connection=0):
+        """Keeps what comes from the server over this connection, for recorded()."""
+        self._records[connection] = bytearray()
+
+    def recorded(self, connection=0):
+        return bytes(self._records[connection])
 
     def release(self):
         """Lets stalled connections go on."""
@@ -113,6 +121,8 @@ class Proxy:
     def _carry_from_server(self, number, server, client):
         with contextlib.suppress(OSError):
             while data := server.recv(CHUNK):
+                if number in self._records:
+                    self._records[number] += data
                 fault = self._faults.get(number)
                 if fault and self._received[number] + len(data) >= fault.after:
                     allowed = max(0, fault.after - self._received[number])

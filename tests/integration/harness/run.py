@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import unittest
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -256,6 +257,31 @@ def pgstow(*args, **options):
 def compat(tool, *args, **options):
     """Runs pgstow under the name of a stock tool, from the directory PGSTOW_COMPAT."""
     return run([compat_path(tool), *args], **options)
+
+
+def basebackup(*args, **options):
+    """Runs pg_basebackup with a fast checkpoint, from the directory PGSTOW_COMPAT.
+
+    That can also be a directory of stock tools, to see whether a test holds for them.
+    """
+    return compat("pg_basebackup", "-c", "fast", *args, **options)
+
+
+def is_stock_tested():
+    """Whether PGSTOW_COMPAT is a directory of stock tools, which take our place."""
+    return compat_path("pg_basebackup").resolve().name != pgstow_path().name
+
+
+def ours_only(reason, before=None):
+    """Decorates a test of something that the stock tools do not do, or do wrong, or did until
+    version `before`.
+    """
+    skipped = is_stock_tested()
+    if skipped and before:
+        version = subprocess.run([compat_path("pg_basebackup"), "--version"], check=True,
+                                 capture_output=True, text=True).stdout
+        skipped = int(re.search(r"\) (\d+)", version)[1]) < before
+    return unittest.skipIf(skipped, reason)
 
 
 def pgstow_path():

@@ -43,6 +43,7 @@ DEFAULT_SETTINGS = {
     "log_replication_commands": "on",
 }
 
+SERVER_COMPRESSION_SINCE = 15
 RECOVERY_PARAMETERS_ARE_SETTINGS = 12  # before, they are in recovery.conf
 
 STOP_SIGNALS = {"smart": signal.SIGTERM, "fast": signal.SIGINT, "immediate": signal.SIGQUIT}
@@ -58,6 +59,24 @@ def servers_dir():
         [REPOSITORY / "scripts" / "servers", "--path"], check=True, capture_output=True, text=True
     )
     return Path(listing.stdout.strip())
+
+
+def stock_tool(tool, major):
+    """The stock tool of a version, or None. Those of 15 are always there; for others the variable
+    STOCK_DIR can name a directory of MAJOR/bin/TOOL.
+    """
+    homes = [servers_dir(), *map(Path, filter(None, [os.environ.get("STOCK_DIR")]))]
+    places = [home / str(major) / "bin" / tool for home in homes]
+    return next((place for place in places if place.exists()), None)
+
+
+def server_compression_methods(major):
+    """What the server of a version can compress a backup with: from 15 on, and as it was built."""
+    if major < SERVER_COMPRESSION_SINCE:
+        return []
+    libraries = {"gzip": b"libz.so", "lz4": b"liblz4.so", "zstd": b"libzstd.so"}
+    program = (servers_dir() / str(major) / "bin/postgres").read_bytes()
+    return [method for method, library in libraries.items() if library in program]
 
 
 class Server:
@@ -252,7 +271,7 @@ class Server:
         """Creates a tablespace in a directory of its own and returns the directory."""
         location = self._scratch.path / f"tablespace-{name}"
         run(["mkdir", location]).check()
-        self.sql(f"CREATE TABLESPACE {name} LOCATION '{location}'")
+        self.sql(f'CREATE TABLESPACE "{name}" LOCATION \'{location}\'')
         return location
 
     def promote(self):
