@@ -108,6 +108,7 @@ tell_summary(const Backup *backup)
         .bad_pages = backup->pages.bad,
         .wal_checked = backup->wal != NULL,
         .durable = is_durable(backup),
+        .elsewhere = backup->plan.to_server,
     };
 
     if (observer->completed != NULL)
@@ -553,13 +554,17 @@ end_writing(Backup *backup)
 
 /* A slot that nobody uses keeps WAL until the server's disk is full. */
 static void
-drop_made_slot(const Backup *backup)
+undo_slot(const Backup *backup, bool damaged)
 {
     Error err = ERROR_INIT;
 
     if (!backup->slot_made)
         return;
-    if (walstream_drop_slot(backup->conn, backup->conn_config, backup->options->slot, &err))
+    if (backup->options->no_clean || damaged)
+        observe_info(backup->observer, "replication slot \"%s\" not dropped%s",
+                     backup->options->slot,
+                     damaged ? ": the backup may need it" : " at user's request");
+    else if (walstream_drop_slot(backup->conn, backup->conn_config, backup->options->slot, &err))
         observe_info(backup->observer, "dropped replication slot \"%s\"", backup->options->slot);
     else
         observe_info(backup->observer, "could not drop replication slot \"%s\": %s",
@@ -573,12 +578,11 @@ fail(Backup *backup, bool damaged, const Error *err)
 
     if (observer->failed != NULL)
         observer->failed(observer->ctx, err);
-    if (backup->options->no_clean) {
+    if (backup->options->no_clean)
         target_tell_kept(backup->target, observer);
-    } else if (!damaged) {
+    else if (!damaged)
         target_take_back(backup->target, observer);
-        drop_made_slot(backup);
-    }
+    undo_slot(backup, damaged);
 }
 
 static void

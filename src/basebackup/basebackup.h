@@ -80,7 +80,8 @@ typedef struct BackupSummary {
     uint64_t pages;
     uint64_t bad_pages;
     bool wal_checked;
-    bool durable; /* all is on disk */
+    bool durable;   /* all is on disk */
+    bool elsewhere; /* the server has written it, or nobody: a target */
 } BackupSummary;
 
 typedef struct BackupProgress {

@@ -42,6 +42,7 @@ void observe_problem(const BackupObserver *observer, const Problem *problem);
 typedef struct Progress {
     const BackupObserver *observer;
     BackupProgress now;
+    uint64_t told;     /* now.done, when the observer was called last */
     uint64_t received; /* bytes as they came, the manifest included */
     bool server_counts;
     int64_t begun_ms;

@@ -59,6 +59,7 @@ progress_show(Progress *progress)
     if (progress->observer->progress != NULL)
         progress->observer->progress(progress->observer->ctx, &progress->now);
     progress->last_ms = clock_ms();
+    progress->told = progress->now.done;
 }
 
 void
@@ -102,7 +103,8 @@ progress_set(Progress *progress, uint64_t done)
 void
 progress_tick(Progress *progress)
 {
-    if (clock_ms() - progress->last_ms >= PROGRESS_INTERVAL_MS)
+    if (progress->now.done != progress->told &&
+        clock_ms() - progress->last_ms >= PROGRESS_INTERVAL_MS)
         progress_show(progress);
 }
 

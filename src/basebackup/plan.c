@@ -74,8 +74,11 @@ plan_make(const BackupOptions *options, const ServerFeatures *features, const ch
     plan.in_flight = plan.manifest != MANIFEST_NO && !plan.to_server;
     plan.in_stream = plan.in_flight && plan.to_stdout;
     plan.arriving = arriving_method(options);
-    if (plan.in_stream && plan.arriving != COMPRESSION_NONE)
-        return error_set(err, ERR_USAGE, "cannot inject manifest into a compressed tar file");
+    if (plan.in_stream && plan.arriving != COMPRESSION_NONE) {
+        (void)error_set(err, ERR_USAGE, "cannot inject manifest into a compressed tar file");
+        return error_hint(err, "Use client-side compression, send the output to a directory "
+                               "rather than standard output, or use --no-manifest.");
+    }
     plan.rewrite = plan.format == FORMAT_TAR && (plan.in_stream || options->write_recovery);
     plan.leaving = leaving_compression(options, &plan);
     /* Servers before 11 do not check their pages: one that was being written while they read it

@@ -49,8 +49,9 @@ refuse_not_empty(const char *path, Error *err)
                               "(" TARGET_BAD_PAGES " lists them): look at it before you remove "
                               "anything.");
     else if (has_file(path, "backup_manifest.tmp"))
-        (void)error_hint(err, "It holds a backup that was never finished (backup_manifest.tmp is "
-                              "there): remove it and run this again.");
+        (void)error_hint(err, "It holds a backup that was never finished, or kept with damaged "
+                              "pages (backup_manifest.tmp is there): remove it only if nobody "
+                              "writes or needs it.");
     return false;
 }
 

@@ -236,8 +236,12 @@ walstream_start(const WalStreamConfig *config, Error *err)
     stream->stop = config->stop;
     observe_note(config->observer, "starting background WAL receiver");
     conn = conn_open_beside(config->beside, config->conn, err);
-    if (conn == NULL)
+    if (conn == NULL) {
+        if (err->code == ERR_CONNECTION)
+            (void)error_hint(err, "This was the second connection, which streams write-ahead log: "
+                                  "--wal-method=stream needs two of the server's max_wal_senders.");
         goto failed;
+    }
     /* First the identity: no slot may be left on somebody else's server. */
     if (!check_same_cluster(conn, config, err) ||
         !prepare_slot(conn, config, temporary, &slot, err)) {

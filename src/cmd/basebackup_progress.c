@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include "cmd/basebackup_cmd.h"
@@ -50,14 +51,28 @@ leave_progress_line(BackupDisplay *display)
     display->columns = 0;
 }
 
+/* A line that is wider than the terminal would go on in the next one, and stay there. */
+static void
+fit_terminal(Buf *line)
+{
+    struct winsize size;
+
+    if (ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 1)
+        text_cut(line, (size_t)size.ws_col - 1);
+}
+
 /* What is left of a longer line before is overwritten with blanks. */
 static bool
 end_progress_line(BackupDisplay *display, bool last, Buf *line, Error *err)
 {
-    size_t columns = text_columns(buf_text(line));
-    size_t blanks = display->columns > columns ? display->columns - columns : 0;
     bool stay = display->terminal && !last;
+    size_t columns;
+    size_t blanks;
 
+    if (stay)
+        fit_terminal(line);
+    columns = text_columns(buf_text(line));
+    blanks = display->columns > columns ? display->columns - columns : 0;
     if (!buf_printf(line, err, "%*s%c", (int)blanks, "", stay ? '\r' : '\n'))
         return false;
     display->columns = stay ? columns : 0;

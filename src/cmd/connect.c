@@ -91,7 +91,7 @@ ask_person(char password[PASSWORD_MAX], Error *err)
     if (!ok && signals_received() != 0)
         return error_set_stopped(err);
     if (!ok)
-        return error_set(err, ERR_USAGE, "could not read a password: no terminal and no input");
+        return error_set(err, ERR_USAGE, "could not read a password: none was given");
     return true;
 }
 

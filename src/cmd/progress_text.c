@@ -142,6 +142,17 @@ text_columns(const char *text)
     return columns;
 }
 
+void
+text_cut(Buf *text, size_t columns)
+{
+    for (size_t at = 0; at < text->len; at++) {
+        if (is_continuation((char)text->data[at]) || columns-- > 0)
+            continue;
+        text->data[at] = '\0';
+        text->len = at;
+    }
+}
+
 /* The last `room` columns of a path that has `columns` of them. */
 static const char *
 path_tail(const char *path, size_t columns, size_t room)
@@ -262,6 +273,11 @@ append_checks(const BackupSummary *summary, Buf *line, Error *err)
 bool
 summary_line(const BackupSummary *summary, int64_t transfer_ms, Buf *line, Error *err)
 {
+    if (summary->elsewhere)
+        return buf_printf(line, err,
+                          "the backup went to the target, nothing of it came here: write-ahead "
+                          "log " LSN_FORMAT " to " LSN_FORMAT " on timeline %u",
+                          LSN_ARGS(summary->start), LSN_ARGS(summary->end), summary->timeline);
     return append_amount(summary, transfer_ms, line, err) &&
            buf_printf(line, err,
                       ", write-ahead log " LSN_FORMAT " to " LSN_FORMAT " on timeline %u",

@@ -70,6 +70,9 @@ bool progress_line(const BackupProgress *progress, const Speed *speed, bool with
 /* How wide UTF-8 text comes out on a terminal; all characters count as one column. */
 size_t text_columns(const char *text);
 
+/* Cut UTF-8 text behind this many columns. */
+void text_cut(Buf *text, size_t columns);
+
 /*
  * The whole backup in one line, for the end. `transfer_ms`: how long bytes have been coming,
  * without the checkpoint before and the syncing behind; 0: unknown. Appended, without an end of

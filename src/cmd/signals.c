@@ -26,7 +26,7 @@ install(int signo, Error *err)
 
     if (sigaction(signo, NULL, &before) != 0)
         return error_set_errno(err, errno, "could not query signal %d", signo);
-    if (signo == SIGHUP && before.sa_handler == SIG_IGN)
+    if (before.sa_handler == SIG_IGN) /* nohup, or a job in the background of a script */
         return true;
     (void)sigemptyset(&action.sa_mask);
     if (sigaction(signo, &action, NULL) != 0)

@@ -340,6 +340,12 @@ make_one(const char *path, mode_t mode, bool *ret_made, Error *err)
     struct stat st;
 
     if (mkdir(path, mode) == 0) {
+        if (chmod(path, mode) != 0) { /* the umask may have taken something */
+            (void)error_set_errno(err, errno, "could not set permissions on directory \"%s\"",
+                                  path);
+            (void)rmdir(path);
+            return false;
+        }
         *ret_made = true;
         return true;
     }

@@ -78,8 +78,8 @@ bool dir_state(const char *path, DirState *ret_state, Error *err) MUST_USE;
 struct dirent *dir_next(DIR *dir);
 
 /*
- * mkdir -p. *ret_top is the topmost directory that had to be made, as an owned string (NULL when
- * `path` existed): removing what was made begins there.
+ * mkdir -p; what is made has exactly this mode. *ret_top is the topmost directory that had to be
+ * made, as an owned string (NULL when `path` existed): removing what was made begins there.
  */
 bool dir_make(const char *path, mode_t mode, char **ret_top, Error *err) MUST_USE;
 

@@ -231,7 +231,7 @@ repl_start_streaming(Conn *conn, const char *slot, Lsn start, TimeLineID timelin
             started = start_result(conn, err);
         if (started == STREAM_FAILED)
             (void)conn_context(err, "could not send replication command \"%s\"",
-                               buf_text(&command));
+                               "START_REPLICATION");
     }
     buf_free(&command);
     return started;

@@ -11,10 +11,12 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -25,12 +27,20 @@
 
 #define GATHER_SIZE ((size_t)256 * 1024)
 
+/* How to write to a descriptor so that a reader who has stopped reading does not hold us. */
+typedef enum WriteManner {
+    WRITE_PLAINLY, /* a file; a pipe of our own, which never waits */
+    WRITE_LITTLE,  /* a pipe or a terminal that others share */
+    WRITE_SOCKET
+} WriteManner;
+
 typedef struct FileSink {
     Sink sink;
     char *directory; /* NULL: everything goes to the descriptor */
     int dir_fd;      /* open from before the first write on: see durable_sync_file_system */
     int given_fd;    /* the descriptor, borrowed */
-    int pipe_fd;     /* its pipe once more, for us alone: see open_pipe; or -1 */
+    int pipe_fd;     /* its pipe once more, for us alone: or -1 */
+    WriteManner manner;
     const Stop *stop;
     char *fd_name;
     mode_t file_mode;
@@ -73,12 +83,36 @@ await_reader(const FileSink *files, Error *err)
     return true;
 }
 
-/* Like file_write, but a descriptor that we were given may be one that does not wait. */
+/*
+ * One write that does not wait for a reader: into our own pipe, or a socket, of any size; into
+ * somebody else's pipe or a terminal as little as fits when poll says that something does.
+ */
+static ssize_t
+write_some(const FileSink *files, Span data)
+{
+    struct pollfd writable = {.fd = files->fd, .events = POLLOUT};
+    const size_t sure = data.len < PIPE_BUF ? data.len : PIPE_BUF;
+
+    switch (files->manner) {
+    case WRITE_PLAINLY:
+        return write(files->fd, data.data, data.len);
+    case WRITE_LITTLE:
+        if (poll(&writable, 1, 0) == 0) {
+            errno = EAGAIN;
+            return -1;
+        }
+        return write(files->fd, data.data, sure);
+    case WRITE_SOCKET:
+        return send(files->fd, data.data, data.len, MSG_DONTWAIT | MSG_NOSIGNAL);
+    }
+    return -1;
+}
+
 static bool
 write_descriptor(const FileSink *files, Span data, Error *err)
 {
     while (data.len > 0) {
-        ssize_t count = write(files->fd, data.data, data.len);
+        ssize_t count = write_some(files, data);
 
         if (count > 0) {
             data.data += count;
@@ -319,28 +353,40 @@ static const SinkOps file_sink_ops = {
     .release = file_sink_release,
 };
 
-/*
- * A pipe whose reader stops reading would hold a write, and us, for ever. It is opened once more
- * without waiting: to change the descriptor itself would change it for everybody who has it.
- */
+/* A pipe once more, for us alone: to change the descriptor itself so that it does not wait would
+ * change it for everybody who has it. -1 when it belongs to somebody else. */
 static int
 open_pipe(int fd)
 {
     char link[32];
-    struct stat st;
 
-    if (fstat(fd, &st) != 0 || !S_ISFIFO(st.st_mode))
-        return -1;
     (void)snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
     return open(link, O_WRONLY | O_NONBLOCK | O_CLOEXEC);
+}
+
+/* A reader that stops reading would hold a write, and us, for ever. */
+static void
+choose_manner(FileSink *files, int fd)
+{
+    struct stat st;
+
+    files->given_fd = fd;
+    files->manner = WRITE_PLAINLY;
+    if (fstat(fd, &st) != 0)
+        return;
+    if (S_ISFIFO(st.st_mode) && (files->pipe_fd = open_pipe(fd)) >= 0)
+        files->given_fd = files->pipe_fd;
+    else if (S_ISFIFO(st.st_mode) || S_ISCHR(st.st_mode))
+        files->manner = WRITE_LITTLE;
+    else if (S_ISSOCK(st.st_mode))
+        files->manner = WRITE_SOCKET;
 }
 
 static bool
 open_destination(FileSink *files, const FileSinkConfig *config, Error *err)
 {
     if (config->directory == NULL) {
-        files->pipe_fd = open_pipe(config->fd);
-        files->given_fd = files->pipe_fd >= 0 ? files->pipe_fd : config->fd;
+        choose_manner(files, config->fd);
         files->fd_name = mem_strdup(config->fd_name, err);
         return files->fd_name != NULL;
     }

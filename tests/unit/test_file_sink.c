@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -729,17 +730,25 @@ drain(void *arg)
     }
 }
 
+/* Owns `fd`. */
+static void
+drain_start_on(Drain *self, int fd)
+{
+    Error err = ERROR_INIT;
+
+    *self = (Drain){.fd = fd, .content = BUF_INIT};
+    assert_true(thread_start(&self->thread, drain, self, &err));
+}
+
 /* The pipe's other end. */
 static int
 drain_start(Drain *self, int flags)
 {
-    Error err = ERROR_INIT;
     int ends[2];
 
     assert_int_equal(pipe(ends), 0);
     assert_int_equal(fcntl(ends[1], F_SETFL, flags), 0);
-    *self = (Drain){.fd = ends[0], .content = BUF_INIT};
-    assert_true(thread_start(&self->thread, drain, self, &err));
+    drain_start_on(self, ends[0]);
     return ends[1];
 }
 
@@ -780,31 +789,70 @@ test_archive_to_a_pipe(void **state)
     }
 }
 
+static void
+open_ends(const char *kind, int ends[2])
+{
+    if (strcmp(kind, "pipe") == 0) {
+        assert_int_equal(pipe2(ends, O_CLOEXEC), 0);
+    } else if (strcmp(kind, "socket") == 0) {
+        assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), 0);
+    } else {
+        ends[0] = posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC);
+        assert_int_equal(grantpt(ends[0]), 0);
+        assert_int_equal(unlockpt(ends[0]), 0);
+        ends[1] = open(ptsname(ends[0]), O_RDWR | O_NOCTTY | O_CLOEXEC);
+    }
+    assert_true(ends[0] >= 0 && ends[1] >= 0);
+}
+
 /* Nobody reads: a stop ends the wait, and only that. */
 static void
-test_pipe_that_nobody_reads(void **state)
+test_reader_that_does_not_read(void **state)
 {
-    const Archive archive = {.name = "base.tar"};
+    static const char *const kinds[] = {"pipe", "socket", "terminal"};
     static const uint8_t bytes[MIB];
+    const Archive archive = {.name = "base.tar"};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++) {
+        Error err = ERROR_INIT;
+        Stop stop;
+        int ends[2];
+        Sink *sink;
+
+        open_ends(kinds[i], ends);
+        assert_true(stop_init_after(&stop, 20, &err));
+        sink = file_sink_new(
+            &(FileSinkConfig){.fd = ends[1], .fd_name = "standard output", .stop = &stop}, &err);
+        assert_non_null(sink);
+        assert_true(sink_archive_begin(sink, &archive, &err));
+        assert_false(sink_data(sink, (Span){.data = bytes, .len = sizeof bytes}, &err));
+        assert_int_equal(err.code, ERR_STOPPED);
+        sink_free(sink);
+        assert_int_equal(fcntl(ends[1], F_GETFL) & O_NONBLOCK, 0); /* others have it too */
+        stop_destroy(&stop);
+        (void)close(ends[0]);
+        (void)close(ends[1]);
+    }
+}
+
+/* All of it arrives, in its order. */
+static void
+test_archive_to_a_socket(void **state)
+{
     Error err = ERROR_INIT;
-    Stop stop;
+    Drain reader;
     int ends[2];
     Sink *sink;
 
     (void)state;
-    assert_int_equal(pipe2(ends, O_CLOEXEC), 0);
-    assert_true(stop_init_after(&stop, 20, &err));
-    sink = file_sink_new(
-        &(FileSinkConfig){.fd = ends[1], .fd_name = "standard output", .stop = &stop}, &err);
-    assert_non_null(sink);
-    assert_true(sink_archive_begin(sink, &archive, &err));
-    assert_false(sink_data(sink, (Span){.data = bytes, .len = sizeof bytes}, &err));
-    assert_int_equal(err.code, ERR_STOPPED);
+    open_ends("socket", ends);
+    drain_start_on(&reader, ends[0]);
+    sink = start_on(ends[1]);
+    put_large(sink, "base.tar", MIB + 3, 700);
+    assert_true(sink_finish(sink, &err));
     sink_free(sink);
-    assert_int_equal(fcntl(ends[1], F_GETFL) & O_NONBLOCK, 0); /* others have it too */
-    stop_destroy(&stop);
-    (void)close(ends[0]);
-    (void)close(ends[1]);
+    drain_expect(&reader, ends[1], MIB + 3);
 }
 
 static void
@@ -987,7 +1035,8 @@ main(void)
         FILE_SINK_TEST(test_mark_stays_when_a_sync_fails),
         FILE_SINK_TEST(test_nobody_waits_for_the_mark),
         FILE_SINK_TEST(test_archive_to_a_pipe),
-        FILE_SINK_TEST(test_pipe_that_nobody_reads),
+        FILE_SINK_TEST(test_reader_that_does_not_read),
+        FILE_SINK_TEST(test_archive_to_a_socket),
         FILE_SINK_TEST(test_short_and_interrupted_writes_to_a_pipe),
         FILE_SINK_TEST(test_flush_writes_to_a_pipe),
         FILE_SINK_TEST(test_reader_that_goes_away),

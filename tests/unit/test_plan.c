@@ -250,7 +250,8 @@ test_what_does_not_go_together(void **state)
     assert_refused(&recovery, 18, ERR_USAGE,
                    "recovery configuration cannot be written when a backup target is used", "");
     assert_refused(&compressed, 18, ERR_USAGE, "cannot inject manifest into a compressed tar file",
-                   "");
+                   "Use client-side compression, send the output to a directory rather than "
+                   "standard output, or use --no-manifest.");
 }
 
 int

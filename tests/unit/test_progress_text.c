@@ -345,6 +345,54 @@ test_columns(void **state)
     assert_int_equal(text_columns("\xc3\xa4\xe2\x82\xac\xf0\x9f\x98\x80"), 3);
 }
 
+/* A character stays whole, or goes. */
+static void
+test_cut(void **state)
+{
+    static const struct {
+        const char *text;
+        size_t columns;
+        const char *expected;
+    } cases[] = {
+        {"abc", 4, "abc"},
+        {"abc", 3, "abc"},
+        {"abc", 2, "ab"},
+        {"abc", 0, ""},
+        {"", 5, ""},
+        {"\xc3\xa4\xe2\x82\xac\xf0\x9f\x98\x80", 3, "\xc3\xa4\xe2\x82\xac\xf0\x9f\x98\x80"},
+        {"\xc3\xa4\xe2\x82\xac\xf0\x9f\x98\x80", 2, "\xc3\xa4\xe2\x82\xac"},
+        {"\xc3\xa4\xe2\x82\xac", 1, "\xc3\xa4"},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        Buf text = BUF_INIT;
+        Error err = ERROR_INIT;
+
+        assert_true(buf_printf(&text, &err, "%s", cases[i].text));
+        text_cut(&text, cases[i].columns);
+        assert_string_equal(buf_text(&text), cases[i].expected);
+        assert_int_equal(text.len, strlen(cases[i].expected));
+        buf_free(&text);
+    }
+}
+
+static void
+test_summary_of_a_target(void **state)
+{
+    const BackupSummary summary = {
+        .elsewhere = true, .start = 0x2000028, .end = 0x2000158, .timeline = 3};
+    Buf line = BUF_INIT;
+    Error err = ERROR_INIT;
+
+    (void)state;
+    assert_true(summary_line(&summary, 0, &line, &err));
+    assert_string_equal(buf_text(&line),
+                        "the backup went to the target, nothing of it came here: write-ahead log "
+                        "0/2000028 to 0/2000158 on timeline 3");
+    buf_free(&line);
+}
+
 /* ---- lines ---- */
 
 static void
@@ -591,6 +639,8 @@ int
 main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_cut),
+        cmocka_unit_test(test_summary_of_a_target),
         cmocka_unit_test(test_rate_needs_a_second),
         cmocka_unit_test(test_rate_begins_anywhere),
         cmocka_unit_test(test_rate_is_that_of_the_last_seconds),
