@@ -367,6 +367,17 @@ class Surroundings(unittest.TestCase):
                 self.assertEqual(list(self.scratch.iterdir()), [])
         self.server.wait_for("NOT EXISTS (SELECT FROM pg_replication_slots)")
 
+    def test_signals_that_are_ignored(self):
+        """As a shell sets them for a job in the background: it goes on."""
+        command = ["sh", "-c", 'trap "" INT TERM HUP; exec "$@"', "sh",
+                   *self.command("-D", self.target, "-r", "16M", *self.apart())]
+        with Background(command, env=self.server.env()) as backup:
+            wait_until(lambda: (self.target / "base").is_dir(), "first files")
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                backup.send_signal(number)
+            backup.wait().check()
+        pgstow("verifybackup", self.target).check()
+
     def in_shell(self, script):
         """Runs a script with "$@", a verbose backup, in it."""
         command = self.command("-D", self.target, "-v", "-P", *self.apart())
