@@ -30,7 +30,7 @@
 /* How to write to a descriptor so that a reader who has stopped reading does not hold us. */
 typedef enum WriteManner {
     WRITE_PLAINLY, /* a file; a pipe of our own, which never waits */
-    WRITE_LITTLE,  /* a pipe or a terminal that others share */
+    WRITE_LITTLE,  /* a pipe of somebody else */
     WRITE_SOCKET
 } WriteManner;
 
@@ -85,7 +85,7 @@ await_reader(const FileSink *files, Error *err)
 
 /*
  * One write that does not wait for a reader: into our own pipe, or a socket, of any size; into
- * somebody else's pipe or a terminal as little as fits when poll says that something does.
+ * somebody else's pipe as little as is sure to fit when poll says that something does.
  */
 static ssize_t
 write_some(const FileSink *files, Span data)
@@ -376,7 +376,7 @@ choose_manner(FileSink *files, int fd)
         return;
     if (S_ISFIFO(st.st_mode) && (files->pipe_fd = open_pipe(fd)) >= 0)
         files->given_fd = files->pipe_fd;
-    else if (S_ISFIFO(st.st_mode) || S_ISCHR(st.st_mode))
+    else if (S_ISFIFO(st.st_mode))
         files->manner = WRITE_LITTLE;
     else if (S_ISSOCK(st.st_mode))
         files->manner = WRITE_SOCKET;

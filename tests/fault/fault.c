@@ -3,7 +3,6 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
 #include <poll.h>
 #include <pthread.h>
 #include <setjmp.h>
@@ -24,7 +23,7 @@
 #include "disk.h"
 
 #define CALLS_MAX ((size_t)20000) /* a sweep that goes on beyond has lost its end */
-#define FD_MAX    256
+#define FD_MAX    64              /* the lowest number is taken first: one that is left is below */
 
 static const char *const kind_names[FAULT_KIND_COUNT] = {
     [FAULT_MEMORY] = "memory", [FAULT_OPEN] = "open", [FAULT_READ] = "read",
@@ -155,23 +154,6 @@ place_of_fd(int fd, Place *place)
         place->path[0] = '\0';
 }
 
-/* Links that lead to the directory of `path` are followed: one file is to have one name. */
-static void
-place_of_path(const char *path, Place *place)
-{
-    const char *name = strrchr(path, '/');
-    char parent[PATH_MAX];
-    char *resolved;
-
-    (void)snprintf(parent, sizeof parent, "%.*s", (int)(name - path), path);
-    resolved = __real_realpath(parent, NULL);
-    if (name == path || resolved == NULL)
-        (void)snprintf(place->path, sizeof place->path, "%s", path);
-    else
-        (void)snprintf(place->path, sizeof place->path, "%s%s", resolved, name);
-    __real_free(resolved);
-}
-
 /* `dir` is for a relative path. */
 static void
 place_at(int dir, const char *path, Place *place)
@@ -179,12 +161,30 @@ place_at(int dir, const char *path, Place *place)
     size_t len;
 
     if (path[0] == '/') {
-        place_of_path(path, place);
+        (void)snprintf(place->path, sizeof place->path, "%s", path);
         return;
     }
     place_of_fd(dir, place);
     len = strlen(place->path);
     (void)snprintf(place->path + len, sizeof place->path - len, "/%s", path);
+}
+
+/* The same, free of links in front of its last component: one file is to have one name. */
+static void
+true_place_at(int dir, const char *path, Place *place)
+{
+    char parent[sizeof place->path];
+    char *resolved;
+    char *name;
+
+    place_at(dir, path, place);
+    memcpy(parent, place->path, sizeof parent);
+    name = strrchr(parent, '/');
+    *name++ = '\0';
+    resolved = __real_realpath(parent, NULL);
+    if (resolved != NULL)
+        (void)snprintf(place->path, sizeof place->path, "%s/%s", resolved, name);
+    __real_free(resolved);
 }
 
 static bool
@@ -324,8 +324,10 @@ open_at(const char *call, int dir, const char *path, int flags, mode_t mode)
         return -1;
     creates = (flags & O_CREAT) != 0 && __real_lstat64(place.path, &st) != 0;
     fd = __real_openat64(dir, path, flags, mode);
-    if (fd >= 0 && creates)
+    if (fd >= 0 && creates) {
+        true_place_at(dir, path, &place);
         disk_named(place.path);
+    }
     return fd;
 }
 
@@ -494,8 +496,8 @@ renamed(const char *from, const char *to)
     Place old;
     Place new;
 
-    place_at(AT_FDCWD, from, &old);
-    place_at(AT_FDCWD, to, &new);
+    true_place_at(AT_FDCWD, from, &old);
+    true_place_at(AT_FDCWD, to, &new);
     disk_renamed(old.path, new.path);
 }
 
@@ -519,7 +521,7 @@ made(int result, int dir, const char *path)
     Place place;
 
     if (result == 0 && under_test) {
-        place_at(dir, path, &place);
+        true_place_at(dir, path, &place);
         disk_named(place.path);
     }
     return result;
@@ -563,7 +565,7 @@ removed(int result, int dir, const char *path)
     Place place;
 
     if (result == 0 && under_test) {
-        place_at(dir, path, &place);
+        true_place_at(dir, path, &place);
         disk_removed(place.path);
     }
     return result;

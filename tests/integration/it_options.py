@@ -353,6 +353,7 @@ class WhatTheServerIsTold(OptionsTestCase):
 
 @for_each_major(since=ANY, until=ANY)
 class OnOurSide(OptionsTestCase):
+    @ours_only("came with 17", before=17)
     def test_sync_methods(self):
         for method in ("fsync", "syncfs"):
             for form in ("plain", "tar"):
@@ -361,6 +362,7 @@ class OnOurSide(OptionsTestCase):
                     self.backup("--sync-method", method, "-F", form).check()
                     self.assertTrue((self.target / "backup_manifest").exists())
 
+    @ours_only("came with 17", before=17)
     def test_unknown_sync_method(self):
         result = self.backup("--sync-method", "prayer")
         self.assertEqual(result.rc, 1)

@@ -15,6 +15,7 @@ from harness import (
     basebackup,
     for_each_major,
     is_stock_tested,
+    ours_only,
     pgstow,
     read_archive,
     run,
@@ -289,11 +290,20 @@ class OurCompression(TarTestCase):
         for args, suffix in ((["-z"], ".gz"), (["-Z", "3"], ".gz"), (["-Z", "lz4", "-z"], ".gz"),
                              (["-z", "-Z", "zstd:2"], ".zst"), (["-z", "-Z", "none"], ""),
                              (["-Z", "client-lz4:level=4"], ".lz4"),
-                             (["-Z", "client-zstd:level=1,workers=2,long=on"], ".zst")):
-            with self.subTest(args), ScratchDir() as scratch:
-                self.target = scratch / "backup"
-                basebackup("-D", self.target, "-Ft", "-Xnone", *args, env=self.server.env()).check()
-                self.assertEqual(archives(self.target)["base"].name, "base.tar" + suffix)
+                             (["-Z", "client-zstd:level=1,workers=2"], ".zst")):
+            with self.subTest(args):
+                self.check_suffix(suffix, *args)
+
+    @ours_only("came with 16", before=16)
+    def test_long_distance_matching(self):
+        self.check_suffix(".zst", "-Z", "client-zstd:level=1,long=on")
+
+    def check_suffix(self, suffix, *args):
+        with ScratchDir() as scratch:
+            basebackup("-D", scratch / "b", "-Ft", "-Xnone", *args, env=self.server.env()).check()
+            path = archives(scratch / "b")["base"]
+            self.assertEqual(path.name, "base.tar" + suffix)
+            self.assertIn("PG_VERSION", read_archive(uncompressed(path)))
 
     def test_compression_where_it_is_not_said(self):
         """On our side, the streamed WAL too."""

@@ -104,10 +104,12 @@ take_summary(void *ctx, const BackupSummary *summary)
     if (summary->pages_checked)
         (void)snprintf(pages, sizeof pages, " pages=%llu bad=%llu",
                        (unsigned long long)summary->pages, (unsigned long long)summary->bad_pages);
-    tell(ctx, "completed " LSN_FORMAT "-" LSN_FORMAT " timeline=%u received=%llu wal=%llu%s%s%s%s",
+    tell(ctx,
+         "completed " LSN_FORMAT "-" LSN_FORMAT " timeline=%u received=%llu wal=%llu%s%s%s%s%s",
          LSN_ARGS(summary->start), LSN_ARGS(summary->end), summary->timeline,
          (unsigned long long)summary->received, (unsigned long long)summary->wal_received, files,
-         pages, summary->wal_checked ? " wal-checked" : "", summary->durable ? " durable" : "");
+         pages, summary->wal_checked ? " wal-checked" : "", summary->durable ? " durable" : "",
+         summary->elsewhere ? " elsewhere" : "");
 }
 
 /* ---- a run ---- */

@@ -12,7 +12,8 @@
  *     completed 0/2000028-0/20023F8 timeline=1 received=9800 wal=0 files=5 bytes=36 durable
  *     failed: ...
  *     info: removing directory "/tmp/x/target"
- * The line "completed" has "files=", "pages=" and "wal-checked" where that was looked at.
+ * The line "completed" has "files=", "pages=" and "wal-checked" where that was looked at, and
+ * "elsewhere" with a target.
  */
 #ifndef PGSTOW_TESTS_BACKUP_PEER_H
 #define PGSTOW_TESTS_BACKUP_PEER_H

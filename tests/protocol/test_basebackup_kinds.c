@@ -346,7 +346,8 @@ test_targets(void **state)
         /* What is not here cannot have been checked, or be on disk. */
         assert_null(strstr(backup_peer_told(peer, "completed "), "files="));
         assert_null(strstr(backup_peer_told(peer, "completed "), "durable"));
-        assert_non_null(strstr(backup_peer_told(peer, "completed "), " received=0 "));
+        assert_non_null(
+            strstr(backup_peer_told(peer, "completed "), " received=0 wal=0 elsewhere"));
         assert_false(backup_peer_was_told(peer, "note: syncing"));
         assert_false(backup_peer_was_told(peer, "note: verified"));
         assert_false(backup_peer_was_told(peer, "note: renaming"));
@@ -541,6 +542,31 @@ test_progress_of_the_server(void **state)
         assert_int_equal(received == 0, i == 0);
         assert_true(received < 11776);
     }
+}
+
+/* Bytes that arrive compressed say nothing about how much has been read. */
+static void
+test_progress_before_the_server_tells(void **state)
+{
+    BackupPeer *peer = *state;
+    Buf archive;
+    Buf *out;
+
+    peer->options.server_compression = "gzip";
+    backup_peer_match(peer);
+    fake_script_learn(&peer->fake, &peer->scripts[0]);
+    out = fake_script_begin(&peer->fake, &peer->scripts[0]);
+    archive = fake_backup_archive(&peer->fake, 0);
+    fake_put_copy(&peer->fake, out);
+    fake_put_new_archive(out, "base.tar.gz", "");
+    fake_put_data(out, tar_span(&archive));
+    fake_put_manifest(&peer->fake, out);
+    fake_put_copy_end(&peer->fake, out);
+    fake_put_end(&peer->fake, out);
+    buf_free(&archive);
+    backup_peer_run(peer);
+    backup_peer_assert_taken(peer);
+    (void)backup_peer_told(peer, "progress 0/0 1/1 - finished");
 }
 
 /* More than was estimated: the estimate gives way. */
@@ -738,6 +764,7 @@ main(void)
         KIND_TEST(test_target_and_damaged_pages),
         KIND_TEST(test_target_is_stopped),
         KIND_TEST(test_progress_of_the_server),
+        KIND_TEST(test_progress_before_the_server_tells),
         KIND_TEST(test_progress_beyond_the_estimate),
         KIND_TEST(test_incremental),
         KIND_TEST(test_full_uploads_nothing),

@@ -3,6 +3,7 @@
  * because something is put into them, and to standard output. Whole or not there at all.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -10,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -994,6 +996,7 @@ test_output_compressed_by_the_server(void **state)
     peer->options.server_compression = "gzip";
     backup_peer_run(peer);
     backup_peer_assert_failed(peer, ERR_USAGE, "cannot inject manifest into a compressed tar file");
+    assert_non_null(strstr(peer->err.hint, "--no-manifest"));
     assert_int_equal(peer->printed.len, 0);
 
     start_to_output(peer, TYPED);
@@ -1086,6 +1089,71 @@ test_output_that_nobody_reads(void **state)
     }
 }
 
+typedef enum Channel { CHANNEL_PIPE, CHANNEL_SOCKET } Channel;
+
+/* Both ends; what is written to ends[1] has room for `room` bytes or so. */
+static void
+open_channel(Channel channel, int room, int ends[2])
+{
+    if (channel == CHANNEL_PIPE) {
+        assert_int_equal(pipe(ends), 0);
+        assert_true(fcntl(ends[1], F_SETPIPE_SZ, room) >= room);
+    } else {
+        assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, ends), 0);
+        assert_int_equal(setsockopt(ends[1], SOL_SOCKET, SO_SNDBUF, &room, sizeof room), 0);
+    }
+}
+
+static void
+test_output_through_a_channel(void **state)
+{
+    for (Channel channel = CHANNEL_PIPE; channel <= CHANNEL_SOCKET; channel++) {
+        BackupPeer *peer = *state;
+        uint8_t *got = malloc(65536);
+        ssize_t len;
+        int ends[2];
+
+        assert_non_null(got);
+        start_to_output(peer, TYPED);
+        open_channel(channel, 65536, ends);
+        peer->output = ends[1];
+        backup_peer_run(peer);
+        (void)close(ends[1]);
+        backup_peer_assert_completed(peer);
+        for (size_t at = 0; (len = read(ends[0], got + at, 65536 - at)) > 0;) {
+            Error err = ERROR_INIT;
+
+            assert_true(buf_append(&peer->printed, got + at, (size_t)len, &err));
+            at += (size_t)len;
+        }
+        (void)close(ends[0]);
+        free(got);
+        assert_string_equal(tar_last_name(tar_span(&peer->printed)), "backup_manifest");
+        assert_passed_on(peer, 0, tar_span(&peer->printed), "-");
+    }
+}
+
+/* Whoever reads has stopped reading: a stop ends that too. */
+static void
+test_output_that_is_not_taken(void **state)
+{
+    static const char *const notes[] = {"progress ", "note: verified"};
+
+    for (size_t i = 0; i < COUNT(notes) * 2; i++) {
+        BackupPeer *peer = *state;
+        int ends[2];
+
+        start_to_output(peer, both[i / 2]);
+        open_channel(i % 2 == 0 ? CHANNEL_PIPE : CHANNEL_SOCKET, 4096, ends);
+        peer->output = ends[1];
+        peer->stop_at = notes[i / 2];
+        backup_peer_run(peer);
+        (void)close(ends[0]);
+        (void)close(ends[1]);
+        backup_peer_assert_failed(peer, ERR_STOPPED, "stopped");
+    }
+}
+
 static void
 test_output_that_is_full(void **state)
 {
@@ -1142,6 +1210,8 @@ main(void)
         TAR_TEST(test_output_of_damaged_pages),
         TAR_TEST(test_output_that_disagrees),
         TAR_TEST(test_output_that_nobody_reads),
+        TAR_TEST(test_output_through_a_channel),
+        TAR_TEST(test_output_that_is_not_taken),
         TAR_TEST(test_output_that_is_full),
     };
 

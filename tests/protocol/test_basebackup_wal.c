@@ -397,13 +397,15 @@ test_slot_is_not_dropped(void **state)
     static const struct {
         void (*let)(BackupPeer *peer);
         bool ok;
+        const char *told; /* NULL: nothing */
     } cases[] = {
-        {let_it_succeed, true},
-        {let_it_keep_all, false},
-        {let_pages_be_damaged, false},
-        {let_it_use_a_slot_of_others, false},
-        {let_it_use_a_temporary_slot, false},
-        {let_the_slot_exist, false},
+        {let_it_succeed, true, NULL},
+        {let_it_keep_all, false, "info: replication slot \"mine\" not dropped at user's request"},
+        {let_pages_be_damaged, false,
+         "info: replication slot \"mine\" not dropped: the backup may need it"},
+        {let_it_use_a_slot_of_others, false, NULL},
+        {let_it_use_a_temporary_slot, false, NULL},
+        {let_the_slot_exist, false, NULL},
     };
 
     for (size_t i = 0; i < COUNT(cases); i++) {
@@ -415,8 +417,12 @@ test_slot_is_not_dropped(void **state)
         assert_int_equal(peer->ok, cases[i].ok);
         assert_int_equal(wire_server_connections(peer->server), 2);
         assert_null(backup_peer_query(peer, "DROP_REPLICATION_SLOT"));
-        assert_null(strstr(buf_text(&peer->told), "replication slot \"mine\":"));
         assert_false(backup_peer_was_told(peer, "info: dropped"));
+        assert_false(backup_peer_was_told(peer, "info: could not drop"));
+        if (cases[i].told == NULL)
+            assert_false(backup_peer_was_told(peer, "info: replication slot"));
+        else
+            assert_string_equal(backup_peer_told(peer, "info: replication slot"), cases[i].told);
     }
 }
 
@@ -539,6 +545,7 @@ test_no_second_connection(void **state)
     backup_peer_run(peer);
     backup_peer_assert_failed_begins(peer, ERR_CONNECTION, "connection to server");
     assert_non_null(strstr(peer->err.message, "FATAL:  number of requested standby connections"));
+    assert_non_null(strstr(peer->err.hint, "needs two of the server's max_wal_senders"));
     (void)backup_peer_told(peer, "info: removing directory");
 }
 
