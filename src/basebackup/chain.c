@@ -1,11 +1,11 @@
 /*
  * The stages between the server and the disk. Every kind of backup is one column of them:
  *
- *   plain          decompress? -> tar_reader -> guard -> pages? -> ledger? -> recovery?
+ *   plain          decompress? -> tar_reader -> guard? -> pages? -> ledger? -> recovery?
  *                  -> handoff => extract
  *   tar as it is   terminator? -> tee( handoff => compress? -> file_sink ;
  *                                      decompress? -> tar_reader -> pages? -> ledger? -> discard )
- *   tar, rewritten decompress? -> tar_reader -> guard -> pages? -> ledger? -> recovery?
+ *   tar, rewritten decompress? -> tar_reader -> guard? -> pages? -> ledger? -> recovery?
  *                  -> manifest? -> tar_writer -> handoff => compress? -> file_sink
  *   elsewhere      discard
  *
@@ -94,6 +94,13 @@ add_checks(Sink *next, const ChainConfig *config, Error *err)
     return next;
 }
 
+/* The names of what we put beside the files are free unless we put something there. */
+static Sink *
+add_guard(Sink *next, const ChainConfig *config, Error *err)
+{
+    return config->ledger == NULL ? next : manifest_guard_new(next, err);
+}
+
 static Sink *
 add_parser(Sink *next, const ChainConfig *config, Error *err)
 {
@@ -119,7 +126,7 @@ plain_chain(const ChainConfig *config, Sink **ret_handoff, Error *err)
 
     sink = add_recovery(sink, config, err);
     sink = add_checks(sink, config, err);
-    return add_parser(manifest_guard_new(sink, err), config, err);
+    return add_parser(add_guard(sink, config, err), config, err);
 }
 
 static Sink *
@@ -133,7 +140,7 @@ rewriting_chain(const ChainConfig *config, Sink **ret_handoff, Error *err)
         sink = manifest_inject_new(sink, config->manifest, err);
     sink = add_recovery(sink, config, err);
     sink = add_checks(sink, config, err);
-    return add_parser(manifest_guard_new(sink, err), config, err);
+    return add_parser(add_guard(sink, config, err), config, err);
 }
 
 static Sink *

@@ -1066,30 +1066,19 @@ test_manifest_without_bytes(void **state)
     backup_peer_assert_failed_begins(peer, ERR_FORMAT, "could not parse backup manifest: ");
 }
 
-/*
- * A data directory with the leftovers of a backup in it: they would be taken for ours, or make one
- * that is complete look as if it were not, with a manifest and without.
- */
+/* A data directory with the leftovers of a backup in it: they would be taken for ours. */
 static void
 test_archive_has_what_is_ours(void **state)
 {
     static const char *const names[] = {"backup_manifest", "backup_manifest.tmp",
                                         "backup_bad_pages"};
-    static const struct {
-        const char *version;
-        ManifestRequest manifest;
-    } cases[] = {{TYPED, MANIFEST_YES},
-                 {PLAIN, MANIFEST_YES},
-                 {TYPED, MANIFEST_NO},
-                 {"12.22", MANIFEST_YES}};
 
-    for (size_t i = 0; i < COUNT(names) * COUNT(cases); i++) {
+    for (size_t i = 0; i < COUNT(names) * COUNT(both); i++) {
         const char *name = names[i % COUNT(names)];
         BackupPeer *peer = *state;
         char message[200];
 
-        backup_peer_again(peer, cases[i / COUNT(names)].version);
-        peer->options.manifest = cases[i / COUNT(names)].manifest;
+        backup_peer_again(peer, both[i / COUNT(names)]);
         peer->options.no_clean = true;
         fake_backup_file(&peer->fake, 0, name, "left over");
         (void)snprintf(message, sizeof message,
@@ -1121,6 +1110,12 @@ test_archive_may_have_a_manifest(void **state)
     backup_peer_assert_taken(peer);
     backup_peer_assert_file(peer, "ts/backup_manifest", "not ours");
     backup_peer_assert_file(peer, "ts/backup_bad_pages", "not ours");
+
+    backup_peer_again(peer, "12.22");
+    fake_backup_file(&peer->fake, 0, "backup_manifest.tmp", "left over");
+    backup_peer_run(peer);
+    assert_true(peer->ok);
+    backup_peer_assert_file(peer, "target/backup_manifest.tmp", "left over");
 }
 
 /* ---- archives that want out of the directory ---- */
