@@ -246,6 +246,11 @@ stream_end_read(const PGresult *result, StreamEnd *end, Error *err)
                          "expected %d rows and %d fields",
                          PQntuples(result), PQnfields(result), 1, 2);
     end->has_next = true;
+    /* A server 10 may say so while it is being promoted. */
+    if (strcmp(PQgetvalue(result, 0, 0), "0") == 0)
+        return error_set(err, ERR_PROTOCOL,
+                         "the server ended the timeline and does not know which follows: it was "
+                         "promoted in the middle of the stream");
     return field_timeline(result, 0, 0, "next timeline", &end->next_timeline, err) &&
            field_lsn(result, 0, 1, "next timeline's starting point", &end->next_start, err);
 }

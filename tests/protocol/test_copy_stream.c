@@ -502,7 +502,10 @@ stream_end_with_bad_rows(void **state)
          "and "
          "2 fields"},
         {2, {NULL, "0/1"}, "the server sent no next timeline"},
-        {2, {"0", "0/1"}, "could not parse next timeline \"0\""},
+        {2,
+         {"0", "0/1"},
+         "the server ended the timeline and does not know which follows: it was promoted in the "
+         "middle of the stream"},
         {2, {"3", NULL}, "the server sent no next timeline's starting point"},
         {2, {"3", "here"}, "could not parse next timeline's starting point \"here\""},
     };
