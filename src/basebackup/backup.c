@@ -622,6 +622,9 @@ basebackup_run(const ConnConfig *conn, const BackupOptions *options, const Backu
     if (ok || damaged)
         tell_summary(&backup);
 
+    /* A writer that waits for a reader must not wait any more. */
+    if (!ok && !damaged)
+        stop_request(stop);
     end_writing(&backup);
     if (ok)
         observe_note(observer, "base backup completed");

@@ -63,7 +63,7 @@ void progress_finish(Progress *progress);
 
 /*
  * Directories are claimed before anything is written into them: made, or found empty. What was
- * claimed can be taken back as long as target_keep was not called; nothing else is ever removed.
+ * claimed can be taken back; nothing else is ever removed.
  */
 typedef struct Target Target;
 

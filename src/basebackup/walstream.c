@@ -143,6 +143,24 @@ directory_chain(WalStream *stream, const WalStreamConfig *config, const HandoffC
     return sink;
 }
 
+/*
+ * WAL has to keep up with the server, which keeps what is not on our disk: no level that is slower
+ * than the usual one, and nothing that wants much memory.
+ */
+static Compression
+wal_compression(const Compression *asked)
+{
+    static const int usual_levels[] = {
+        [COMPRESSION_GZIP] = 6, [COMPRESSION_LZ4] = 0, [COMPRESSION_ZSTD] = 3};
+    Compression compression = *asked;
+
+    compression.workers = 0;
+    compression.long_distance = false;
+    if (asked->method != COMPRESSION_NONE && asked->level > usual_levels[asked->method])
+        compression.level = usual_levels[asked->method];
+    return compression;
+}
+
 /* Segments as members of pg_wal.tar. Compressed on our side like the other archives; what the
  * server compresses does not come this way. */
 static Sink *
@@ -156,10 +174,9 @@ archive_chain(WalStream *stream, const WalStreamConfig *config, const HandoffCon
         .durable = &stream->durable,
     };
     const TarOwner nobody = {.uid = 0};
-    Compression compression = config->options->compression;
+    const Compression compression = wal_compression(&config->options->compression);
     Sink *sink = file_sink_new(&file, err);
 
-    compression.workers = 0; /* WAL comes slowly, and workers want much memory */
     sink = compress_new(sink, &compression, err);
     sink = tar_writer_new(sink, &nobody, err);
     sink = wal_archive_new(sink, config->segment_size, 0600, err);

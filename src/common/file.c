@@ -427,6 +427,19 @@ remove_subdirectory(int fd, const char *path, const char *name, Error *err)
     return ok;
 }
 
+/* A directory may have a mode that shuts its owner out. */
+static int
+open_to_remove(int dir_fd, const char *name)
+{
+    const int flags = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC;
+    struct stat st;
+
+    if (fstatat(dir_fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISDIR(st.st_mode) &&
+        (st.st_mode & S_IRWXU) != S_IRWXU)
+        (void)fchmodat(dir_fd, name, st.st_mode | S_IRWXU, 0);
+    return openat(dir_fd, name, flags);
+}
+
 static bool
 remove_entry(int dir_fd, const char *name, const char *path, Error *err)
 {
@@ -439,7 +452,7 @@ remove_entry(int dir_fd, const char *name, const char *path, Error *err)
     if (failure != EISDIR && failure != EPERM)
         return error_set_errno(err, failure, "could not remove file \"%s/%s\"", path, name);
 
-    fd = openat(dir_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    fd = open_to_remove(dir_fd, name);
     if (fd < 0 && errno == ENOENT)
         return true;
     if (fd < 0)

@@ -11,6 +11,9 @@
 /* How long the results behind a stream may take. It has no Stop: a stop is why streams end. */
 #define STREAM_END_TIMEOUT_MS 10000
 
+/* How long a slot may take to be made. */
+#define CREATE_SLOT_TIMEOUT_MS 30000
+
 /* ---- the server ---- */
 
 static bool
@@ -66,6 +69,29 @@ create_slot_rest(const Conn *conn, SlotKind kind, SlotReserve reserve)
     return temporary ? " TEMPORARY PHYSICAL RESERVE_WAL" : " PHYSICAL RESERVE_WAL";
 }
 
+/*
+ * A stop in mid-command would leave nobody who knows whether there is a slot now: the answer is
+ * waited for, within a limit, and the stop is noticed by whatever comes next.
+ */
+static bool
+run_to_its_end(Conn *conn, const char *command, PGresult **ret_result, Error *err)
+{
+    const Stop *stop = conn->stop;
+    Stop limit;
+    bool ok;
+
+    if (!stop_check(stop, err) || !stop_init_after(&limit, CREATE_SLOT_TIMEOUT_MS, err))
+        return false;
+    conn->stop = &limit;
+    ok = conn_run(conn, command, PGRES_TUPLES_OK, ret_result, err);
+    conn->stop = stop;
+    stop_destroy(&limit);
+    if (!ok && err->code == ERR_STOPPED)
+        return error_set(err, ERR_CONNECTION,
+                         "the server did not answer in time: the slot may have been made");
+    return ok;
+}
+
 bool
 repl_create_slot(Conn *conn, const char *name, SlotKind kind, SlotReserve reserve, Error *err)
 {
@@ -73,7 +99,7 @@ repl_create_slot(Conn *conn, const char *name, SlotKind kind, SlotReserve reserv
     PGresult *result = NULL;
     bool ok = slot_command(&command, "CREATE_REPLICATION_SLOT", name,
                            create_slot_rest(conn, kind, reserve), err) &&
-              conn_run(conn, buf_text(&command), PGRES_TUPLES_OK, &result, err);
+              run_to_its_end(conn, buf_text(&command), &result, err);
 
     if (ok && !result_one_row(result, 4, err))
         ok = error_context(err, "could not create replication slot \"%s\"", name);

@@ -8,7 +8,9 @@
  * sent, while input is taken, and the error is read behind the end. Only a server that takes
  * nothing any more has its last words looked up before.
  */
+#include <errno.h>
 #include <fcntl.h>
+#include <sys/stat.h>
 
 #include "common/file.h"
 #include "protocol/internal.h"
@@ -35,8 +37,17 @@ piece_read(Upload *upload, Error *err)
 static bool
 manifest_open(Upload *upload, Error *err)
 {
-    upload->fd = file_open(upload->path, O_RDONLY, 0, err);
-    return upload->fd >= 0 && piece_read(upload, err);
+    struct stat st;
+
+    /* A pipe could hold us for ever, already when it is opened. */
+    upload->fd = file_open(upload->path, O_RDONLY | O_NONBLOCK, 0, err);
+    if (upload->fd < 0)
+        return false;
+    if (fstat(upload->fd, &st) != 0)
+        return error_set_errno(err, errno, "could not stat file \"%s\"", upload->path);
+    if (!S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode))
+        return error_set(err, ERR_USAGE, "\"%s\" is not a regular file", upload->path);
+    return piece_read(upload, err);
 }
 
 /* The next result of the server, and nothing but `wanted`. */

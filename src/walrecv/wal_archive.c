@@ -61,14 +61,25 @@ mark_archived(WalArchive *archive, Error *err)
            sink_entry_end(archive->sink.next, true, err);
 }
 
+/* Without this the server would learn of nothing that is on disk before the end, and keep all WAL. */
+static bool
+flush_segment(WalArchive *archive, Error *err)
+{
+    return sink_flush(archive->sink.next, archive->wal.start + archive->wal.size, err);
+}
+
 static bool
 entry_end(WalArchive *archive, bool complete, Error *err)
 {
+    const bool is_segment = archive->wal.kind == WAL_FILE_SEGMENT;
+
     if (!wal_entry_check_end(&archive->wal, complete, err) || !fill_up(archive, err) ||
         !sink_entry_end(archive->sink.next, true, err))
         return false;
     archive->wal.kind = WAL_FILE_NONE;
-    return !complete || mark_archived(archive, err);
+    if (!complete)
+        return true;
+    return mark_archived(archive, err) && (!is_segment || flush_segment(archive, err));
 }
 
 static bool

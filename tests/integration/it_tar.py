@@ -285,6 +285,20 @@ class OurCompression(TarTestCase):
             self.assertTrue(decompressor.eof)
             self.assertEqual(decompressor.unused_data, b"")
 
+    def test_server_may_recycle_wal_meanwhile(self):
+        """It is told what is on disk, so that the slot does not hold all WAL of a long backup."""
+        for more in ([], ["-z"], ["-Z", "zstd:19"]):
+            command = [compat_path("pg_basebackup"), "-c", "fast", "-D", self.target, "-F", "tar",
+                       "-r", "64", "-s", "1", *more]
+            with self.subTest(more), Background(command, env=self.server.env()) as backup:
+                self.server.wait_for("EXISTS (SELECT FROM pg_replication_slots WHERE active)")
+                for _ in range(3):
+                    self.server.sql("INSERT INTO t SELECT 1; SELECT pg_switch_wal()")
+                self.server.wait_for("(SELECT pg_current_wal_lsn() - restart_lsn < 16 * 1024 * 1024"
+                                     " FROM pg_replication_slots)")
+                backup.stop()
+                self.server.wait_for("NOT EXISTS (SELECT FROM pg_replication_slots)")
+
     def test_which_of_several_compressions(self):
         """The last of -z and -Z; a number is a level of gzip; none is none."""
         for args, suffix in ((["-z"], ".gz"), (["-Z", "3"], ".gz"), (["-Z", "lz4", "-z"], ".gz"),

@@ -652,6 +652,37 @@ create_slot_commands(void **state)
     }
 }
 
+/* A stop in mid-command waits for the answer: somebody has to know that there is a slot now. */
+static void
+create_slot_and_a_stop(void **state)
+{
+    Peer peer;
+    Stop stop;
+    Stop answer;
+    (void)state;
+
+    peer_init(&peer);
+    assert_true(stop_init_after(&answer, 300, &peer.err));
+    wire_expect(&peer.script, "CREATE_REPLICATION_SLOT");
+    wire_stall(&peer.script, &answer);
+    wire_one_row(wire_send(&peer.script), ROW("s", "0/0", NULL, NULL));
+    wire_complete(wire_send(&peer.script), "CREATE_REPLICATION_SLOT");
+    wire_ready(wire_send(&peer.script));
+    peer_start(&peer);
+    assert_true(stop_init_after(&stop, 200, &peer.err));
+    peer.conn_config.stop = &stop;
+    peer.conn = conn_open(&peer.conn_config, &peer.err);
+    assert_non_null(peer.conn);
+    assert_true(repl_create_slot(peer.conn, "s", SLOT_PERMANENT, SLOT_RESERVE_WAL, &peer.err));
+    assert_true(stop_requested(&stop));
+    /* Once it has been noticed, nothing is begun any more. */
+    assert_false(repl_create_slot(peer.conn, "t", SLOT_PERMANENT, SLOT_RESERVE_WAL, &peer.err));
+    peer_assert_error(&peer, ERR_STOPPED, "stopped");
+    peer_done(&peer);
+    stop_destroy(&stop);
+    stop_destroy(&answer);
+}
+
 static void
 create_slot_that_exists(void **state)
 {
@@ -1418,6 +1449,7 @@ main(void)
         cmocka_unit_test(page_layout_refuses),
         cmocka_unit_test(page_layout_that_the_server_does_not_tell),
         cmocka_unit_test(create_slot_commands),
+        cmocka_unit_test(create_slot_and_a_stop),
         cmocka_unit_test(create_slot_that_exists),
         cmocka_unit_test(drop_slot),
         cmocka_unit_test(read_slot),

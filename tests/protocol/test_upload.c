@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -720,6 +721,11 @@ files_that_cannot_be_read(void **state)
     (void)snprintf(expected, sizeof expected, "could not read file \"%s\": Is a directory",
                    dir.path);
     peer_assert_error(&peer, ERR_SYSTEM, expected);
+    /* Nobody will ever write into it. */
+    assert_int_equal(mkfifo(temp_dir_path(&dir, "pipe"), 0600), 0);
+    assert_false(upload(&peer, temp_dir_path(&dir, "pipe"), NULL));
+    (void)snprintf(expected, sizeof expected, "\"%s/pipe\" is not a regular file", dir.path);
+    peer_assert_error(&peer, ERR_USAGE, expected);
 
     assert_usable(&peer);
     (void)wire_server_stop(peer.server);

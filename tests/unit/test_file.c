@@ -1034,6 +1034,30 @@ remove_goes_on_after_a_failure(void **state)
     assert_false(temp_dir_exists(&dir, "t/z"));
 }
 
+/* Its mode shuts its owner out; to remove it is his right all the same. */
+static void
+remove_closed_directory(void **state)
+{
+    static const char *const directories[] = {"t", "t/a", "t/a/b", "t/z"};
+    const bool root = geteuid() == 0;
+    Error err = ERROR_INIT;
+
+    (void)state;
+    make_tree("t");
+    for (size_t i = 0; root && i < sizeof directories / sizeof directories[0]; i++)
+        assert_int_equal(chown(in_dir(directories[i]), 65534, 65534), 0);
+    assert_int_equal(chmod(in_dir("t/a/b"), 0), 0);
+    assert_int_equal(chmod(in_dir("t/a"), 0), 0);
+    assert_int_equal(chmod(dir.path, 0755), 0);
+    if (root)
+        assert_int_equal(seteuid(65534), 0);
+    if (!dir_remove_contents(in_dir("t"), &err))
+        fail_msg("%s", err.message);
+    if (root)
+        assert_int_equal(seteuid(0), 0);
+    assert_false(temp_dir_exists(&dir, "t/a"));
+}
+
 /* Of two failures the first one met is told. */
 static void
 remove_tells_the_first_failure(void **state)
@@ -1090,6 +1114,7 @@ main(void)
         TEST(remove_link_at_the_top),
         TEST(remove_no_directory),
         TEST(remove_deep_tree),
+        TEST(remove_closed_directory),
         TEST(remove_goes_on_after_a_failure),
         TEST(remove_tells_the_first_failure),
     };
