@@ -115,8 +115,8 @@ Sink *wal_dir_new(const WalDirConfig *config, Error *err) MUST_USE;
  * wal_archive: a stage that makes of received WAL the entries of an archive "pg_wal.tar": segments
  * and history files pass; a segment that the stream did not fill is filled up with zeros; behind
  * each that it did fill, and behind each history file, comes an empty archive_status/NAME.done.
- * File names are as in pg_wal, without a directory; modes are `file_mode`. A segment that was filled
- * is followed by a FLUSH with its end.
+ * File names are as in pg_wal, without a directory; modes are `file_mode`. A FLUSH with its end
+ * follows each segment that was filled.
  */
 Sink *wal_archive_new(Sink *next, uint32_t segment_size, mode_t file_mode, Error *err) MUST_USE;
 
