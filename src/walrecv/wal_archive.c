@@ -61,7 +61,7 @@ mark_archived(WalArchive *archive, Error *err)
            sink_entry_end(archive->sink.next, true, err);
 }
 
-/* Without this the server would learn of nothing that is on disk before the end, and keep all WAL. */
+/* Without this the server would learn only at the end what is on disk, and keep all WAL. */
 static bool
 flush_segment(WalArchive *archive, Error *err)
 {
