@@ -435,8 +435,8 @@ open_to_remove(int dir_fd, const char *name)
     struct stat st;
 
     if (fstatat(dir_fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISDIR(st.st_mode) &&
-        (st.st_mode & S_IRWXU) != S_IRWXU)
-        (void)fchmodat(dir_fd, name, st.st_mode | S_IRWXU, 0);
+        (st.st_mode & S_IRWXU) != S_IRWXU && fchmodat(dir_fd, name, st.st_mode | S_IRWXU, 0) != 0)
+        return -1;
     return openat(dir_fd, name, flags);
 }
 
