@@ -38,6 +38,11 @@ DigestVerdict digest_check(const ManifestFile *file, const uint8_t *bytes, size_
 bool report_digest(Reporter *reporter, const ManifestFile *file, DigestVerdict verdict,
                    Error *err) MUST_USE;
 
+/* ---- member_path.c: what a member of an archive is called in the manifest ---- */
+
+/* Into `path`, in place of what it holds: those of a tablespace lie below pg_tblspc/<oid>. */
+bool member_path(Oid tablespace, const Entry *entry, Buf *path, Error *err) MUST_USE;
+
 /* ---- tree.c: what is in a directory ---- */
 
 /* Relative paths, each standing for all below it. Add them all, sort, then ask. */

@@ -130,13 +130,8 @@ begin_entry(LedgerStage *stage, const Entry *entry, Error *err)
 {
     if (entry->kind != ENTRY_FILE)
         return true;
-    buf_clear(&stage->path);
-    if (stage->tablespace != 0 &&
-        !buf_printf(&stage->path, err, "pg_tblspc/%u/", stage->tablespace))
-        return false;
-    if (!buf_printf(&stage->path, err, "%s", entry->path))
-        return false;
-    if (!ledger_add(stage->ledger, buf_text(&stage->path), &stage->number, err) ||
+    if (!member_path(stage->tablespace, entry, &stage->path, err) ||
+        !ledger_add(stage->ledger, buf_text(&stage->path), &stage->number, err) ||
         !checksum_begin(&stage->checksum, stage->ledger->type, err))
         return false;
     stage->size = 0;

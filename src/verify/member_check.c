@@ -32,16 +32,6 @@ reporter_of(const MemberCheck *check)
 /* ---- a member begins ---- */
 
 static bool
-set_path(MemberCheck *check, const Entry *entry, Error *err)
-{
-    buf_clear(&check->path);
-    if (check->tablespace != 0 &&
-        !buf_printf(&check->path, err, "pg_tblspc/%u/", check->tablespace))
-        return false;
-    return buf_printf(&check->path, err, "%s", entry->path);
-}
-
-static bool
 report_extra(MemberCheck *check, const Entry *entry, Error *err)
 {
     Problem problem = {.kind = PROBLEM_EXTRA, .path = buf_text(&check->path)};
@@ -87,7 +77,7 @@ begin_entry(MemberCheck *check, const Entry *entry, Error *err)
     check->file = NULL;
     if (entry->kind != ENTRY_FILE || reporter_of(check)->enough)
         return true;
-    if (!set_path(check, entry, err))
+    if (!member_path(check->tablespace, entry, &check->path, err))
         return false;
     if (path_set_covers(&check->verifier->ignore, buf_text(&check->path)))
         return true;

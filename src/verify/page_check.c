@@ -181,15 +181,6 @@ take_header(PageCheck *check, Span *data, Error *err)
 /* ---- files ---- */
 
 static bool
-set_path(PageCheck *check, const char *path, Error *err)
-{
-    buf_clear(&check->path);
-    return (check->tablespace == 0 ||
-            buf_printf(&check->path, err, "pg_tblspc/%u/", check->tablespace)) &&
-           buf_printf(&check->path, err, "%s", path);
-}
-
-static bool
 begin_entry(PageCheck *check, const Entry *entry, Error *err)
 {
     uint32_t page_size = check->config.page_size;
@@ -210,7 +201,7 @@ begin_entry(PageCheck *check, const Entry *entry, Error *err)
     check->have = 0;
     check->found = (PageTally){.checked = 0};
     incremental_parser_reset(check->header);
-    return set_path(check, entry->path, err);
+    return member_path(check->tablespace, entry, &check->path, err);
 }
 
 static bool
