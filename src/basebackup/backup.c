@@ -61,10 +61,17 @@ is_damaged(const Backup *backup)
     return backup->end.checksum_failures || backup->pages.bad > 0;
 }
 
+/* Not on standard output, and not elsewhere. */
+static bool
+is_in_directory(const Backup *backup)
+{
+    return !backup->plan.to_stdout && !backup->plan.to_server;
+}
+
 static bool
 is_durable(const Backup *backup)
 {
-    return backup->options->sync != SYNC_NONE && !backup->plan.to_stdout && !backup->plan.to_server;
+    return backup->options->sync != SYNC_NONE && is_in_directory(backup);
 }
 
 /* ---- what is told ---- */
@@ -181,7 +188,7 @@ claim_wal_directory(Backup *backup, Error *err)
 static bool
 claim_directories(Backup *backup, Error *err)
 {
-    if (backup->plan.to_server || backup->plan.to_stdout)
+    if (!is_in_directory(backup))
         return true;
     return target_claim(backup->target, backup->options->directory, backup->directory_mode, err) &&
            claim_wal_directory(backup, err);
@@ -502,12 +509,10 @@ mark_damaged(const Backup *backup, Error *err)
 static bool
 fail_for_damage(const Backup *backup, Error *err)
 {
-    const bool in_directory = !backup->plan.to_stdout && !backup->plan.to_server;
-
-    if (in_directory && !mark_damaged(backup, err))
+    if (is_in_directory(backup) && !mark_damaged(backup, err))
         return error_context(err, "could not mark the backup as having damaged pages");
     (void)error_set(err, ERR_MISMATCH, "checksum error occurred");
-    if (!in_directory)
+    if (!is_in_directory(backup))
         return error_hint(err, "Pages are damaged (see above).");
     return error_hint(err,
                       "Pages are damaged (see above, and file \"%s\"). The copy is complete and "

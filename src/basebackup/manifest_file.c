@@ -125,38 +125,31 @@ manifest_file_free(ManifestFileWriter *writer)
 
 /* ---- the guard ---- */
 
-typedef struct ManifestGuard {
-    Sink sink;
-    bool in_base; /* the archive of the data directory */
-} ManifestGuard;
-
 static bool
-guard_check(const char *path, Error *err)
+guard_entry(Sink *self, const Entry *entry, Error *err)
 {
     static const char *const names[] = {TEMPORARY_NAME, FINAL_NAME, TARGET_BAD_PAGES};
 
+    if (self->tablespace != 0)
+        return true;
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
-        if (!path_holds(names[i], path))
+        if (!path_holds(names[i], entry->path))
             continue;
         (void)error_set(err, ERR_UNSUPPORTED,
                         "the server's data directory has a file \"%s\", which is the name of the "
                         "backup's own",
-                        path);
+                        entry->path);
         return error_hint(err, "It is left over from an earlier backup: remove it on the server.");
     }
     return true;
 }
 
+static const WatchOps guard_watch = {.entry_begin = guard_entry};
+
 static bool
 guard_push(Sink *self, const Event *event, Error *err)
 {
-    ManifestGuard *guard = (ManifestGuard *)self;
-
-    if (event->kind == EVENT_ARCHIVE_BEGIN)
-        guard->in_base = event->archive->tablespace == 0;
-    if (event->kind == EVENT_ENTRY_BEGIN && guard->in_base && !guard_check(event->entry->path, err))
-        return false;
-    return sink_forward(self, event, err);
+    return sink_watch(self, &guard_watch, event, err);
 }
 
 static const SinkOps guard_ops = {.name = "manifest_guard", .push = guard_push};
@@ -164,9 +157,7 @@ static const SinkOps guard_ops = {.name = "manifest_guard", .push = guard_push};
 Sink *
 manifest_guard_new(Sink *next, Error *err)
 {
-    ManifestGuard *guard = sink_alloc(sizeof *guard, &guard_ops, next, err);
-
-    return guard == NULL ? NULL : &guard->sink;
+    return sink_alloc(sizeof(Sink), &guard_ops, next, err);
 }
 
 /* ---- in the archive ---- */
@@ -174,7 +165,6 @@ manifest_guard_new(Sink *next, Error *err)
 typedef struct ManifestInject {
     Sink sink;
     const ManifestFileWriter *writer;
-    bool in_base;
 } ManifestInject;
 
 static bool
@@ -198,9 +188,7 @@ inject_push(Sink *self, const Event *event, Error *err)
 {
     ManifestInject *inject = (ManifestInject *)self;
 
-    if (event->kind == EVENT_ARCHIVE_BEGIN)
-        inject->in_base = event->archive->tablespace == 0;
-    if (event->kind == EVENT_ARCHIVE_END && inject->in_base && inject->writer->published &&
+    if (event->kind == EVENT_ARCHIVE_END && self->tablespace == 0 && inject->writer->published &&
         !inject_manifest(self->next, inject->writer, err))
         return false;
     return sink_forward(self, event, err);

@@ -32,7 +32,6 @@ typedef struct RecoveryInject {
     bool in_own_file;
     mode_t file_mode;
 
-    bool in_base;  /* the archive of the data directory */
     bool has_text; /* its settings have had the text */
     InjectState state;
 
@@ -221,6 +220,13 @@ make_files(RecoveryInject *inject, Error *err)
            make_file(inject, SIGNAL_NAME, (Span){.len = 0}, err);
 }
 
+/* The archive at hand is that of the data directory. */
+static bool
+in_base(const RecoveryInject *inject)
+{
+    return inject->sink.tablespace == 0;
+}
+
 /* Whatever the server has there: a directory would go with all that is in it. */
 static bool
 is_replaced(const RecoveryInject *inject, const char *path)
@@ -235,11 +241,11 @@ entry_begin(RecoveryInject *inject, const Event *event, Error *err)
 {
     const Entry *entry = event->entry;
 
-    if (inject->in_base && is_replaced(inject, entry->path)) {
+    if (in_base(inject) && is_replaced(inject, entry->path)) {
         inject->state = INJECT_DROP;
         return true;
     }
-    if (inject->in_base && !inject->in_own_file && strcmp(entry->path, SETTINGS_NAME) == 0)
+    if (in_base(inject) && !inject->in_own_file && strcmp(entry->path, SETTINGS_NAME) == 0)
         return settings_begin(inject, entry, err);
     return sink_forward(&inject->sink, event, err);
 }
@@ -282,11 +288,10 @@ inject_push(Sink *self, const Event *event, Error *err)
 
     switch (event->kind) {
     case EVENT_ARCHIVE_BEGIN:
-        inject->in_base = event->archive->tablespace == 0;
         inject->has_text = false;
         break;
     case EVENT_ARCHIVE_END:
-        if (inject->in_base && !make_files(inject, err))
+        if (in_base(inject) && !make_files(inject, err))
             return false;
         break;
     case EVENT_ENTRY_BEGIN:

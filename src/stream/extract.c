@@ -44,7 +44,6 @@ typedef struct Extract {
     size_t root_capacity;
 
     /* ---- the current archive ---- */
-    Oid tablespace;
     Root archive_root;
     Root wal_root;  /* of what is below pg_wal; no path: it is not apart */
     Root root;      /* that one of them which was used last */
@@ -231,7 +230,6 @@ begin_archive(Extract *extract, const Archive *archive, Error *err)
                          archive->name, archive->tablespace);
     if (!open_root(extract, path, &extract->archive_root, err))
         return false;
-    extract->tablespace = archive->tablespace;
     extract->root = extract->archive_root;
     extract->wal_root = (Root){.path = NULL};
     return wal_directory == NULL || open_root(extract, wal_directory, &extract->wal_root, err);
@@ -293,7 +291,7 @@ link_oid(const Extract *extract, const char *path, Oid *ret_oid)
 {
     const size_t len = strlen(LINK_DIRECTORY);
 
-    return extract->tablespace == 0 && strncmp(path, LINK_DIRECTORY, len) == 0 &&
+    return extract->sink.tablespace == 0 && strncmp(path, LINK_DIRECTORY, len) == 0 &&
            path[len] != '0' && u32_parse(path + len, ret_oid);
 }
 

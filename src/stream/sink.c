@@ -79,6 +79,7 @@ take_archive_begin(Sink *sink, const Event *event, Error *err)
         return error_set(err, ERR_BUG, "stage \"%s\" got an archive without a name",
                          sink->ops->name);
     sink->place = SINK_IN_ARCHIVE;
+    sink->tablespace = event->archive->tablespace;
     sink->opaque_data = false;
     sink->parsed = false;
     return true;
@@ -235,6 +236,32 @@ bool
 sink_flush(Sink *sink, Lsn mark, Error *err)
 {
     return sink_push(sink, &(Event){.kind = EVENT_FLUSH, .mark = mark}, err);
+}
+
+/* ---- looking on ---- */
+
+static bool
+look(Sink *self, const WatchOps *ops, const Event *event, Error *err)
+{
+    switch (event->kind) {
+    case EVENT_ENTRY_BEGIN:
+        return ops->entry_begin == NULL || ops->entry_begin(self, event->entry, err);
+    case EVENT_DATA:
+        return ops->data == NULL || ops->data(self, event->data, err);
+    case EVENT_ENTRY_END:
+        return ops->entry_end == NULL || ops->entry_end(self, err);
+    case EVENT_ARCHIVE_BEGIN:
+    case EVENT_ARCHIVE_END:
+    case EVENT_FLUSH:
+        break;
+    }
+    return true;
+}
+
+bool
+sink_watch(Sink *self, const WatchOps *ops, const Event *event, Error *err)
+{
+    return look(self, ops, event, err) && sink_forward(self, event, err);
 }
 
 /* ---- durable mark ---- */

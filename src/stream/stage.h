@@ -24,6 +24,7 @@ struct Sink {
     const SinkOps *ops;
     Sink *next; /* owned; NULL for the last one, and for stages that drive their next themselves */
     SinkPlace place;  /* where in the grammar */
+    Oid tablespace;   /* of the archive at hand, or the last one */
     bool opaque_data; /* this archive has had DATA outside entries */
     bool parsed;      /* this archive has had entries */
     Error *failure;   /* the first failure, NULL while alive */
@@ -36,6 +37,18 @@ struct Sink {
  */
 void *sink_alloc(size_t size, const SinkOps *ops, Sink *next, Error *err) MUST_USE;
 void *sink_alloc_last(size_t size, const SinkOps *ops, Error *err) MUST_USE;
+
+/*
+ * For a stage that only looks at what passes: its callbacks (each may be NULL) see an event before
+ * it goes on unchanged; one that fails keeps it back. This is such a stage's push.
+ */
+typedef struct WatchOps {
+    bool (*entry_begin)(Sink *self, const Entry *entry, Error *err);
+    bool (*data)(Sink *self, Span data, Error *err);
+    bool (*entry_end)(Sink *self, Error *err);
+} WatchOps;
+
+bool sink_watch(Sink *self, const WatchOps *ops, const Event *event, Error *err) MUST_USE;
 
 /* Pass an event on unchanged: the default for what a stage does not care about. */
 static inline bool

@@ -117,7 +117,6 @@ ledger_byte_count(const Ledger *ledger)
 typedef struct LedgerStage {
     Sink sink;
     Ledger *ledger;
-    Oid tablespace; /* of the archive at hand */
     bool in_file;
     Buf path;        /* of the file at hand, as the manifest names it */
     uint32_t number; /* that the ledger gave it */
@@ -126,11 +125,13 @@ typedef struct LedgerStage {
 } LedgerStage;
 
 static bool
-begin_entry(LedgerStage *stage, const Entry *entry, Error *err)
+begin_entry(Sink *self, const Entry *entry, Error *err)
 {
+    LedgerStage *stage = (LedgerStage *)self;
+
     if (entry->kind != ENTRY_FILE)
         return true;
-    if (!member_path(stage->tablespace, entry, &stage->path, err) ||
+    if (!member_path(self->tablespace, entry, &stage->path, err) ||
         !ledger_add(stage->ledger, buf_text(&stage->path), &stage->number, err) ||
         !checksum_begin(&stage->checksum, stage->ledger->type, err))
         return false;
@@ -140,8 +141,10 @@ begin_entry(LedgerStage *stage, const Entry *entry, Error *err)
 }
 
 static bool
-add_data(LedgerStage *stage, Span data, Error *err)
+add_data(Sink *self, Span data, Error *err)
 {
+    LedgerStage *stage = (LedgerStage *)self;
+
     if (!stage->in_file)
         return error_set(err, ERR_BUG, "data outside of a file reached the ledger");
     stage->size += data.len;
@@ -150,8 +153,9 @@ add_data(LedgerStage *stage, Span data, Error *err)
 
 /* A file that was cut short is recorded with what came: its size shows in the comparison. */
 static bool
-end_entry(LedgerStage *stage, Error *err)
+end_entry(Sink *self, Error *err)
 {
+    LedgerStage *stage = (LedgerStage *)self;
     Digest digest;
 
     if (!stage->in_file)
@@ -163,30 +167,16 @@ end_entry(LedgerStage *stage, Error *err)
     return true;
 }
 
+static const WatchOps ledger_watch = {
+    .entry_begin = begin_entry,
+    .data = add_data,
+    .entry_end = end_entry,
+};
+
 static bool
 ledger_push(Sink *self, const Event *event, Error *err)
 {
-    LedgerStage *stage = (LedgerStage *)self;
-    bool ok = true;
-
-    switch (event->kind) {
-    case EVENT_ARCHIVE_BEGIN:
-        stage->tablespace = event->archive->tablespace;
-        break;
-    case EVENT_ENTRY_BEGIN:
-        ok = begin_entry(stage, event->entry, err);
-        break;
-    case EVENT_DATA:
-        ok = add_data(stage, event->data, err);
-        break;
-    case EVENT_ENTRY_END:
-        ok = end_entry(stage, err);
-        break;
-    case EVENT_ARCHIVE_END:
-    case EVENT_FLUSH:
-        break;
-    }
-    return ok && sink_forward(self, event, err);
+    return sink_watch(self, &ledger_watch, event, err);
 }
 
 static void

@@ -14,7 +14,6 @@ typedef struct MemberCheck {
     Sink sink;
     Verifier *verifier;
     const char *archive;
-    Oid tablespace;                     /* of the archive at hand */
     Buf path;                           /* of the member at hand, as the manifest has it */
     const ManifestFile *file;           /* that it is; NULL: what passes is of no interest */
     Checksum checksum;                  /* running, unless they are skipped */
@@ -70,14 +69,15 @@ begin_content(MemberCheck *check, const ManifestFile *file, Error *err)
 }
 
 static bool
-begin_entry(MemberCheck *check, const Entry *entry, Error *err)
+begin_entry(Sink *self, const Entry *entry, Error *err)
 {
+    MemberCheck *check = (MemberCheck *)self;
     const ManifestFile *file;
 
     check->file = NULL;
     if (entry->kind != ENTRY_FILE || reporter_of(check)->enough)
         return true;
-    if (!member_path(check->tablespace, entry, &check->path, err))
+    if (!member_path(self->tablespace, entry, &check->path, err))
         return false;
     if (path_set_covers(&check->verifier->ignore, buf_text(&check->path)))
         return true;
@@ -104,8 +104,10 @@ keep_control(MemberCheck *check, Span data)
 }
 
 static bool
-add_data(MemberCheck *check, Span data, Error *err)
+add_data(Sink *self, Span data, Error *err)
 {
+    MemberCheck *check = (MemberCheck *)self;
+
     if (check->file == NULL)
         return true;
     if (check->is_control)
@@ -157,8 +159,9 @@ check_control(MemberCheck *check, const ManifestFile *file, Error *err)
 }
 
 static bool
-end_entry(MemberCheck *check, Error *err)
+end_entry(Sink *self, Error *err)
 {
+    MemberCheck *check = (MemberCheck *)self;
     const ManifestFile *file = check->file;
 
     if (file == NULL)
@@ -169,30 +172,16 @@ end_entry(MemberCheck *check, Error *err)
 
 /* ---- the stage ---- */
 
+static const WatchOps member_check_watch = {
+    .entry_begin = begin_entry,
+    .data = add_data,
+    .entry_end = end_entry,
+};
+
 static bool
 member_check_push(Sink *self, const Event *event, Error *err)
 {
-    MemberCheck *check = (MemberCheck *)self;
-    bool ok = true;
-
-    switch (event->kind) {
-    case EVENT_ARCHIVE_BEGIN:
-        check->tablespace = event->archive->tablespace;
-        break;
-    case EVENT_ENTRY_BEGIN:
-        ok = begin_entry(check, event->entry, err);
-        break;
-    case EVENT_DATA:
-        ok = add_data(check, event->data, err);
-        break;
-    case EVENT_ENTRY_END:
-        ok = end_entry(check, err);
-        break;
-    case EVENT_ARCHIVE_END:
-    case EVENT_FLUSH:
-        break;
-    }
-    return ok && sink_forward(self, event, err);
+    return sink_watch(self, &member_check_watch, event, err);
 }
 
 static void

@@ -13,7 +13,6 @@ typedef struct PageCheck {
     PageCheckConfig config;
     PageTally *tally;
     Reporter reporter; /* borrows the sink in `config` */
-    Oid tablespace;    /* of the archive at hand */
 
     /* ---- the file at hand ---- */
     bool looking;           /* it has pages that are to be checked */
@@ -181,14 +180,15 @@ take_header(PageCheck *check, Span *data, Error *err)
 /* ---- files ---- */
 
 static bool
-begin_entry(PageCheck *check, const Entry *entry, Error *err)
+begin_entry(Sink *self, const Entry *entry, Error *err)
 {
+    PageCheck *check = (PageCheck *)self;
     uint32_t page_size = check->config.page_size;
     RelFile file;
 
     check->looking = false;
     if (check->reporter.enough || entry->kind != ENTRY_FILE ||
-        !relfile_parse(entry->path, check->tablespace, &file) ||
+        !relfile_parse(entry->path, self->tablespace, &file) ||
         (!file.incremental && entry->size % page_size != 0))
         return true;
     check->looking = true;
@@ -201,12 +201,14 @@ begin_entry(PageCheck *check, const Entry *entry, Error *err)
     check->have = 0;
     check->found = (PageTally){.checked = 0};
     incremental_parser_reset(check->header);
-    return member_path(check->tablespace, entry, &check->path, err);
+    return member_path(self->tablespace, entry, &check->path, err);
 }
 
 static bool
-add_data(PageCheck *check, Span data, Error *err)
+add_data(Sink *self, Span data, Error *err)
 {
+    PageCheck *check = (PageCheck *)self;
+
     if (check->sink.place != SINK_IN_ENTRY)
         return error_set(err, ERR_BUG, "data outside of an entry reached the page check");
     if (check->looking && check->header_due && !take_header(check, &data, err))
@@ -221,8 +223,10 @@ add_data(PageCheck *check, Span data, Error *err)
 }
 
 static bool
-end_entry(PageCheck *check, Error *err)
+end_entry(Sink *self, Error *err)
 {
+    PageCheck *check = (PageCheck *)self;
+
     if (!check->looking)
         return true;
     check->looking = false;
@@ -231,30 +235,16 @@ end_entry(PageCheck *check, Error *err)
     return check->found.bad <= 1 || report_total(check, err);
 }
 
+static const WatchOps page_check_watch = {
+    .entry_begin = begin_entry,
+    .data = add_data,
+    .entry_end = end_entry,
+};
+
 static bool
 page_check_push(Sink *self, const Event *event, Error *err)
 {
-    PageCheck *check = (PageCheck *)self;
-    bool ok = true;
-
-    switch (event->kind) {
-    case EVENT_ARCHIVE_BEGIN:
-        check->tablespace = event->archive->tablespace;
-        break;
-    case EVENT_ENTRY_BEGIN:
-        ok = begin_entry(check, event->entry, err);
-        break;
-    case EVENT_DATA:
-        ok = add_data(check, event->data, err);
-        break;
-    case EVENT_ENTRY_END:
-        ok = end_entry(check, err);
-        break;
-    case EVENT_ARCHIVE_END:
-    case EVENT_FLUSH:
-        break;
-    }
-    return ok && sink_forward(self, event, err);
+    return sink_watch(self, &page_check_watch, event, err);
 }
 
 static void

@@ -97,8 +97,9 @@ continuity_check(const WalCheck *check, const char *name, TimeLineID timeline, L
 }
 
 static bool
-begin_entry(WalCheck *check, const Entry *entry, Error *err)
+begin_entry(Sink *self, const Entry *entry, Error *err)
 {
+    WalCheck *check = (WalCheck *)self;
     uint32_t size = check->config.segment_size;
     TimeLineID timeline;
     uint64_t number;
@@ -139,13 +140,17 @@ check_header(WalCheck *check, Span data, Error *err)
 }
 
 static bool
-add_data(WalCheck *check, Span data, Error *err)
+add_data(Sink *self, Span data, Error *err)
 {
-    Lsn wanted = wal_parser_position(check->parser);
+    WalCheck *check = (WalCheck *)self;
     char name[WAL_NAME_SIZE];
     WalVerdict verdict;
     WalDamage damage;
+    Lsn wanted;
 
+    if (!check->in_segment)
+        return true;
+    wanted = wal_parser_position(check->parser);
     if (data.len > check->segment_end - check->received) {
         segment_name_at(check, check->segment_end - 1, name);
         return error_set(err, ERR_FORMAT, "WAL segment \"%s\" is longer than %u bytes", name,
@@ -171,27 +176,25 @@ add_data(WalCheck *check, Span data, Error *err)
 }
 
 static bool
-wal_check_push(Sink *self, const Event *event, Error *err)
+end_entry(Sink *self, Error *err)
 {
     WalCheck *check = (WalCheck *)self;
-    bool ok = true;
 
-    switch (event->kind) {
-    case EVENT_ENTRY_BEGIN:
-        ok = begin_entry(check, event->entry, err);
-        break;
-    case EVENT_DATA:
-        ok = !check->in_segment || add_data(check, event->data, err);
-        break;
-    case EVENT_ENTRY_END:
-        check->in_segment = false;
-        break;
-    case EVENT_ARCHIVE_BEGIN:
-    case EVENT_ARCHIVE_END:
-    case EVENT_FLUSH:
-        break;
-    }
-    return ok && sink_forward(self, event, err);
+    (void)err;
+    check->in_segment = false;
+    return true;
+}
+
+static const WatchOps wal_check_watch = {
+    .entry_begin = begin_entry,
+    .data = add_data,
+    .entry_end = end_entry,
+};
+
+static bool
+wal_check_push(Sink *self, const Event *event, Error *err)
+{
+    return sink_watch(self, &wal_check_watch, event, err);
 }
 
 static void

@@ -324,8 +324,9 @@ parse_segment(WalScan *wal, const char *prefix, const Entry *entry, Segment *seg
 }
 
 static bool
-begin_entry(WalScanStage *stage, const Entry *entry, Error *err)
+begin_entry(Sink *self, const Entry *entry, Error *err)
 {
+    WalScanStage *stage = (WalScanStage *)self;
     WalScan *wal = stage->wal;
     Segment segment;
 
@@ -338,8 +339,9 @@ begin_entry(WalScanStage *stage, const Entry *entry, Error *err)
 }
 
 static bool
-add_data(const WalScanStage *stage, Span data, Error *err)
+add_data(Sink *self, Span data, Error *err)
 {
+    const WalScanStage *stage = (const WalScanStage *)self;
     const WalScan *wal = stage->wal;
 
     for (size_t i = 0; stage->in_segment && i < wal->count; i++) {
@@ -349,26 +351,15 @@ add_data(const WalScanStage *stage, Span data, Error *err)
     return true;
 }
 
+static const WatchOps wal_scan_watch = {
+    .entry_begin = begin_entry,
+    .data = add_data,
+};
+
 static bool
 wal_scan_push(Sink *self, const Event *event, Error *err)
 {
-    WalScanStage *stage = (WalScanStage *)self;
-    bool ok = true;
-
-    switch (event->kind) {
-    case EVENT_ENTRY_BEGIN:
-        ok = begin_entry(stage, event->entry, err);
-        break;
-    case EVENT_DATA:
-        ok = add_data(stage, event->data, err);
-        break;
-    case EVENT_ENTRY_END:
-    case EVENT_ARCHIVE_BEGIN:
-    case EVENT_ARCHIVE_END:
-    case EVENT_FLUSH:
-        break;
-    }
-    return ok && sink_forward(self, event, err);
+    return sink_watch(self, &wal_scan_watch, event, err);
 }
 
 static const SinkOps wal_scan_ops = {.name = "wal_scan", .push = wal_scan_push};
