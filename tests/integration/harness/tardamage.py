@@ -16,7 +16,7 @@ from dataclasses import replace
 
 from .damage import Damage
 from .restore import archives
-from .run import ScratchDir, run
+from .run import CommandFailed, ScratchDir, run
 from .tarfiles import BLOCK, FIELDS, read_archive, uncompressed
 
 TAR_DAMAGES = []
@@ -119,6 +119,24 @@ def _flipped(data, at):
     return data[:at] + bytes([data[at] ^ 0x10]) + data[at + 1:]
 
 
+def _flip_with_effect(path, data):
+    """Where to flip a byte of compressed data. Not everywhere does one change what comes out: in a
+    run of zeros, one that is copied from 17 bytes before is as good as one from the byte before."""
+    content = uncompressed(path)
+    trial = path.with_name("trial" + path.suffix)
+    try:
+        for at in range(len(data) // 2, len(data)):
+            trial.write_bytes(_flipped(data, at))
+            try:
+                if uncompressed(trial) != content:
+                    return at
+            except CommandFailed:
+                return at
+    finally:
+        trial.unlink()
+    raise AssertionError(f"no byte of {path} matters")
+
+
 def _largest(path):
     return max(_members(path), key=lambda member: len(member.content))
 
@@ -140,8 +158,11 @@ def nothing(backup):
 def byte_flipped_in_archive(backup):
     path = _base(backup)
     data = path.read_bytes()
-    largest = data.find(_largest(path).content) if path.suffix == ".tar" else 0
-    path.write_bytes(_flipped(data, largest + 1000 if largest else len(data) // 2))
+    if path.suffix == ".tar":
+        at = data.find(_largest(path).content) + 1000
+    else:
+        at = _flip_with_effect(path, data)
+    path.write_bytes(_flipped(data, at))
 
 
 @_damage(stock="bad")
