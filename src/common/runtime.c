@@ -71,6 +71,42 @@ stop_requested(const Stop *stop)
            (stop->deadline_ms != 0 && clock_ms() >= stop->deadline_ms);
 }
 
+/* ---- bell ---- */
+
+bool
+bell_init(Bell *bell, Error *err)
+{
+    bell->fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (bell->fd < 0)
+        return error_set_errno(err, errno, "could not create an event descriptor");
+    return true;
+}
+
+void
+bell_destroy(Bell *bell)
+{
+    if (bell->fd >= 0)
+        (void)close(bell->fd);
+    bell->fd = -1;
+}
+
+void
+bell_ring(Bell *bell)
+{
+    uint64_t one = 1;
+    /* It can only fail when the counter is full, and then the bell is ringing already. */
+    ssize_t written UNUSED = write(bell->fd, &one, sizeof one);
+}
+
+/* Whether it was rung since it was heard last. */
+static bool
+bell_heard(Bell *bell)
+{
+    uint64_t rings;
+
+    return read(bell->fd, &rings, sizeof rings) == (ssize_t)sizeof rings;
+}
+
 #undef error_set_stopped
 bool
 error_set_stopped(Error *err)
@@ -101,12 +137,12 @@ poll_timeout(int64_t timeout_ms, int64_t start)
 }
 
 WaitResult
-runtime_wait(int fd, short events, int64_t timeout_ms, const Stop *stop, const Stop *wake,
+runtime_wait(int fd, short events, int64_t timeout_ms, const Stop *stop, Bell *bell,
              Error *err)
 {
     struct pollfd fds[3] = {{.fd = fd, .events = events},
                             {.fd = stop == NULL ? -1 : stop->fd, .events = POLLIN},
-                            {.fd = wake == NULL ? -1 : wake->fd, .events = POLLIN}};
+                            {.fd = bell == NULL ? -1 : bell->fd, .events = POLLIN}};
     int64_t start = clock_ms();
 
     for (;;) {
@@ -118,7 +154,7 @@ runtime_wait(int fd, short events, int64_t timeout_ms, const Stop *stop, const S
         }
         if (stop != NULL && stop_requested(stop))
             return WAIT_STOPPED;
-        if (wake != NULL && stop_requested(wake))
+        if (ready > 0 && fds[2].revents != 0 && bell_heard(bell))
             return WAIT_WOKEN;
         if (ready > 0)
             return WAIT_READY;

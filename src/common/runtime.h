@@ -38,21 +38,33 @@ bool error_set_stopped(Error *err);
 /* False, with that error, when `stop` (NULL: never) is requested. */
 bool stop_check(const Stop *stop, Error *err) MUST_USE;
 
+/*
+ * A bell wakes one thread that waits, and may be rung again: any thread rings, one listens. Rings
+ * that nobody has heard yet are one.
+ */
+typedef struct Bell {
+    int fd; /* an eventfd */
+} Bell;
+
+bool bell_init(Bell *bell, Error *err) MUST_USE;
+void bell_destroy(Bell *bell);
+void bell_ring(Bell *bell);
+
 typedef enum WaitResult {
     WAIT_READY,   /* the descriptor is ready */
     WAIT_TIMEOUT, /* nothing happened in time */
     WAIT_STOPPED, /* `stop` was requested */
-    WAIT_WOKEN,   /* `wake` was requested, `stop` was not */
+    WAIT_WOKEN,   /* `bell` was rung, `stop` was not requested; the bell is silent again */
     WAIT_FAILED   /* poll failed; err is set */
 } WaitResult;
 
 /*
- * Wait until `fd` (-1: none) is ready for `events` (POLLIN, POLLOUT), `stop` or `wake` (each may be
- * NULL) is requested or `timeout_ms` (-1: for ever) has passed. A requested stop wins over
- * readiness.
+ * Wait until `fd` (-1: none) is ready for `events` (POLLIN, POLLOUT), `stop` is requested, `bell`
+ * is rung (each may be NULL) or `timeout_ms` (-1: for ever) has passed. A requested stop wins over
+ * the bell, and that over readiness.
  */
-WaitResult runtime_wait(int fd, short events, int64_t timeout_ms, const Stop *stop,
-                        const Stop *wake, Error *err) MUST_USE;
+WaitResult runtime_wait(int fd, short events, int64_t timeout_ms, const Stop *stop, Bell *bell,
+                        Error *err) MUST_USE;
 
 typedef struct Thread {
     pthread_t id;

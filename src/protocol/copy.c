@@ -117,7 +117,7 @@ static CopyResult
 copy_await_end(Conn *conn, const CopyWait *wait, int64_t deadline, Error *err)
 {
     const CopyWait rest = {
-        .timeout_ms = wait_left(deadline), .stop = wait->stop, .wake = wait->wake};
+        .timeout_ms = wait_left(deadline), .stop = wait->stop, .bell = wait->bell};
     WaitResult waited = conn_await_result(conn, &rest, &conn->failure);
 
     return waited == WAIT_READY ? copy_ended(conn, err) : copy_wait_ended(conn, waited, err);

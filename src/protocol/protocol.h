@@ -139,6 +139,14 @@ typedef struct SlotState {
 /* READ_REPLICATION_SLOT: servers 15+ only (features.read_slot). */
 bool repl_read_slot(Conn *conn, const char *name, SlotState *ret_state, Error *err) MUST_USE;
 
+/*
+ * The same on servers that lack that command, by SQL over one more connection of its own beside
+ * `first` (replication=database, to the configured database, else to "postgres"), which may not be
+ * allowed: then it fails. restart_timeline stays 0: the caller knows it from the history.
+ */
+bool repl_read_slot_by_sql(const Conn *first, const ConnConfig *config, const char *name,
+                           SlotState *ret_state, Error *err) MUST_USE;
+
 /* The content of `timeline`'s history file, appended. */
 bool repl_timeline_history(Conn *conn, TimeLineID timeline, Buf *content, Error *err) MUST_USE;
 
@@ -238,7 +246,7 @@ typedef enum CopyResult {
     COPY_MESSAGE, /* *ret_message is valid until the next copy_next on this Conn */
     COPY_IDLE,    /* the timeout passed */
     COPY_STOPPED, /* `stop` was requested; err is untouched */
-    COPY_WOKEN,   /* `wake` was requested */
+    COPY_WOKEN,   /* `bell` was rung */
     COPY_DONE,    /* the server ended the copy */
     COPY_FAILED   /* err is set */
 } CopyResult;
@@ -246,11 +254,11 @@ typedef enum CopyResult {
 typedef struct CopyWait {
     int64_t timeout_ms; /* -1: for ever; 0: do not wait */
     const Stop *stop;   /* may be NULL */
-    const Stop *wake;   /* may be NULL */
+    Bell *bell;         /* may be NULL */
 } CopyWait;
 
 /*
- * Messages that are in memory come before a `wake`, and a `stop` before everything. A copy that
+ * Messages that are in memory come before a bell, and a stop before everything. A copy that
  * failed fails again.
  */
 CopyResult copy_next(Conn *conn, const CopyWait *wait, Span *ret_message, Error *err) MUST_USE;

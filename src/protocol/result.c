@@ -109,7 +109,7 @@ conn_fill(Conn *conn, const CopyWait *wait, int64_t deadline, Error *err)
         conn->read_again = false;
     } else {
         waited = runtime_wait(PQsocket(conn->pg), POLLIN, wait_left(deadline), wait->stop,
-                              wait->wake, err);
+                              wait->bell, err);
         if (waited != WAIT_READY)
             return waited;
         conn->read_again = true;
@@ -184,7 +184,7 @@ conn_flush(Conn *conn, const CopyWait *wait, Error *err)
             return error_set_libpq(err, ERR_CONNECTION, PQerrorMessage(conn->pg));
         /* Input is taken meanwhile: a server that cannot send may not receive either. */
         switch (runtime_wait(PQsocket(conn->pg), POLLIN | POLLOUT, wait_left(deadline), wait->stop,
-                             wait->wake, err)) {
+                             wait->bell, err)) {
         case WAIT_READY:
             break;
         case WAIT_STOPPED:

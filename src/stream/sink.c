@@ -271,8 +271,13 @@ durable_mark_advance(DurableMark *mark, Lsn lsn)
 {
     Lsn seen = atomic_load(&mark->lsn);
 
-    while (seen < lsn && !atomic_compare_exchange_weak(&mark->lsn, &seen, lsn))
-        ;
+    while (seen < lsn) {
+        if (atomic_compare_exchange_weak(&mark->lsn, &seen, lsn)) {
+            if (mark->bell != NULL)
+                bell_ring(mark->bell);
+            return;
+        }
+    }
 }
 
 Lsn

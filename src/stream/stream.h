@@ -88,11 +88,13 @@ bool sink_data(Sink *sink, Span data, Error *err) MUST_USE;
 bool sink_flush(Sink *sink, Lsn mark, Error *err) MUST_USE;
 
 /*
- * How far the disk has confirmed: written by the last sink of a chain after a sync returned, read
- * by anybody. Never moves back.
+ * How far the last sink of a chain has got, read by anybody: what the disk has confirmed, after a
+ * sync returned, or only what was given to the operating system. Never moves back. Who moves it
+ * rings its bell.
  */
 typedef struct DurableMark {
     _Atomic Lsn lsn;
+    Bell *bell; /* borrowed, may be NULL; set before the chain runs */
 } DurableMark;
 
 void durable_mark_advance(DurableMark *mark, Lsn lsn);

@@ -42,14 +42,13 @@ struct WalReceiver {
 
     /* Other threads use these. */
     _Atomic Lsn stop_at; /* 0: not known */
-    Stop wake;           /* requested when stop_at was set */
+    Bell bell;           /* rung when stop_at was set, and when a mark moved */
     _Atomic Lsn position;
     _Atomic TimeLineID timeline;
 
     /* The receiving thread's own. */
     ReceiverState state;
     WalRunResult outcome; /* from ENDING or FINISHING on */
-    bool woken;           /* `wake` has been noticed: waiting for it again would spin */
     bool copying;         /* in COPY BOTH, and we may send */
     bool unpublished;     /* the handoff holds something that its thread has not seen */
     int64_t deadline_ms;  /* of ENDING */
@@ -295,17 +294,15 @@ receive_one(WalReceiver *receiver, int64_t timeout_ms, Error *err)
 {
     CopyWait wait = {.timeout_ms = timeout_ms,
                      .stop = receiver->config.stop,
-                     .wake = receiver->woken ? NULL : &receiver->wake};
+                     .bell = &receiver->bell};
     Span message;
 
     switch (copy_next(receiver->config.conn, &wait, &message, err)) {
     case COPY_MESSAGE:
         return take_message(receiver, message, err);
-    case COPY_WOKEN:
-        receiver->woken = true;
-        return true;
     case COPY_IDLE:
     case COPY_STOPPED: /* the next step notices */
+    case COPY_WOKEN:
         return true;
     case COPY_DONE:
         return begin_switching(receiver, err);
@@ -523,7 +520,7 @@ receiver_init(WalReceiver *receiver, const WalReceiverConfig *config, Error *err
         return false;
     if (config->slot != NULL && (receiver->slot = mem_strdup(config->slot, err)) == NULL)
         return false;
-    return stop_init(&receiver->wake, err);
+    return bell_init(&receiver->bell, err);
 }
 
 WalReceiver *
@@ -539,7 +536,7 @@ wal_receiver_new(const WalReceiverConfig *config, Error *err)
     }
     receiver->config = *config;
     receiver->config.slot = NULL;
-    receiver->wake.fd = -1;
+    receiver->bell.fd = -1;
     if (!receiver_init(receiver, config, err)) {
         wal_receiver_free(receiver);
         return NULL;
@@ -560,7 +557,7 @@ void
 wal_receiver_stop_at(WalReceiver *receiver, Lsn lsn)
 {
     atomic_store(&receiver->stop_at, lsn);
-    stop_request(&receiver->wake);
+    bell_ring(&receiver->bell);
 }
 
 Lsn
@@ -582,7 +579,7 @@ wal_receiver_free(WalReceiver *receiver)
         return;
     conn_free(receiver->config.conn);
     sink_free(receiver->config.sink);
-    stop_destroy(&receiver->wake);
+    bell_destroy(&receiver->bell);
     free(receiver->slot);
     free(receiver);
 }

@@ -111,6 +111,13 @@ request_soon(void *arg)
     stop_request(arg);
 }
 
+static void
+ring_soon(void *arg)
+{
+    sleep_ms(50);
+    bell_ring(arg);
+}
+
 /* ---- START_REPLICATION ---- */
 
 static void
@@ -628,10 +635,10 @@ stream_ends_with_a_result_of_another_kind(void **state)
 /* ---- waiting ---- */
 
 static void
-idle_stop_and_wake(void **state)
+idle_stop_and_bell(void **state)
 {
     Stop stop;
-    Stop wake;
+    Bell bell;
     Stop go;
     Thread thread;
     CopyWait wait;
@@ -641,7 +648,7 @@ idle_stop_and_wake(void **state)
 
     (void)state;
     assert_true(stop_init(&stop, &peer.err));
-    assert_true(stop_init(&wake, &peer.err));
+    assert_true(bell_init(&bell, &peer.err));
     assert_true(stop_init(&go, &peer.err));
     wire_stall(&peer.script, &go);
     out = wire_send(&peer.script);
@@ -651,26 +658,25 @@ idle_stop_and_wake(void **state)
 
     assert_next(&peer, &no_wait, COPY_IDLE);
     start = clock_ms();
-    wait = (CopyWait){.timeout_ms = 60, .stop = &stop, .wake = &wake};
+    wait = (CopyWait){.timeout_ms = 60, .stop = &stop, .bell = &bell};
     assert_next(&peer, &wait, COPY_IDLE);
     assert_true(clock_ms() - start >= 59);
     assert_true(clock_ms() - start < 10000);
 
     wait.timeout_ms = -1;
-    assert_true(thread_start(&thread, request_soon, &wake, &peer.err));
+    assert_true(thread_start(&thread, ring_soon, &bell, &peer.err));
     assert_next(&peer, &wait, COPY_WOKEN);
     thread_join(&thread);
-    assert_next(&peer, &wait, COPY_WOKEN);
     stop_request(&go);
-    wait.wake = NULL;
     assert_message(&peer, &wait, "w1");
-    /* what is in memory comes before a wake-up, and a stop before everything */
-    wait.wake = &wake;
+    /* what is in memory comes before a bell, and a stop before everything */
     while (!copy_has_buffered(peer.conn)) {
         Span message;
 
+        bell_ring(&bell);
         assert_int_equal(copy_next(peer.conn, &wait, &message, &peer.err), COPY_WOKEN);
     }
+    bell_ring(&bell);
     assert_true(thread_start(&thread, request_soon, &stop, &peer.err));
     thread_join(&thread);
     assert_next(&peer, &wait, COPY_STOPPED);
@@ -680,7 +686,7 @@ idle_stop_and_wake(void **state)
     assert_next(&peer, &wait, COPY_STOPPED);
     peer_drop(&peer);
     stop_destroy(&stop);
-    stop_destroy(&wake);
+    bell_destroy(&bell);
     stop_destroy(&go);
 }
 
@@ -1176,7 +1182,7 @@ main(void)
         cmocka_unit_test(stream_end_with_other_results),
         cmocka_unit_test(stream_end_before_its_time),
         cmocka_unit_test(stream_ends_with_a_result_of_another_kind),
-        cmocka_unit_test(idle_stop_and_wake),
+        cmocka_unit_test(idle_stop_and_bell),
         cmocka_unit_test(stop_ends_a_wait),
         cmocka_unit_test(waiting_for_the_result_behind_the_stream),
         cmocka_unit_test(waiting_takes_no_time_of_the_processor),

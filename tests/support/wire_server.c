@@ -298,9 +298,14 @@ put_welcome(Link *link, Buf *answer)
 static bool
 link_stall(Link *link, const Stop *until)
 {
-    Error err = ERROR_INIT;
+    const Stop *stop = &link->server->stop;
+    struct pollfd fds[] = {{.fd = link->fd, .events = POLLRDHUP},
+                           {.fd = stop->fd, .events = POLLIN},
+                           {.fd = until == NULL ? -1 : until->fd, .events = POLLIN}};
 
-    return runtime_wait(link->fd, POLLRDHUP, -1, &link->server->stop, until, &err) == WAIT_WOKEN;
+    while (poll(fds, 3, -1) < 0 && errno == EINTR)
+        ;
+    return until != NULL && stop_requested(until) && !stop_requested(stop);
 }
 
 static bool

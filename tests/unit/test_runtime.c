@@ -42,11 +42,21 @@ readable(int fd)
     return poll(&one, 1, 0) == 1;
 }
 
+static Bell
+new_bell(void)
+{
+    Bell bell;
+    Error err = ERROR_INIT;
+
+    assert_true(bell_init(&bell, &err));
+    return bell;
+}
+
 static WaitResult
-wait_for(int fd, short events, int64_t timeout_ms, const Stop *stop, const Stop *wake)
+wait_for(int fd, short events, int64_t timeout_ms, const Stop *stop, Bell *bell)
 {
     Error err = ERROR_INIT;
-    WaitResult result = runtime_wait(fd, events, timeout_ms, stop, wake, &err);
+    WaitResult result = runtime_wait(fd, events, timeout_ms, stop, bell, &err);
 
     assert_string_equal(err.message, "");
     return result;
@@ -156,51 +166,54 @@ static void
 ready(void **state)
 {
     Stop stop = new_stop();
-    Stop wake = new_stop();
+    Bell bell = new_bell();
     int pipes[2];
 
     (void)state;
     assert_int_equal(pipe(pipes), 0);
-    assert_int_equal(wait_for(pipes[1], POLLOUT, LONG_MS, &stop, &wake), WAIT_READY);
-    assert_int_equal(wait_for(pipes[0], POLLIN, 0, &stop, &wake), WAIT_TIMEOUT);
+    assert_int_equal(wait_for(pipes[1], POLLOUT, LONG_MS, &stop, &bell), WAIT_READY);
+    assert_int_equal(wait_for(pipes[0], POLLIN, 0, &stop, &bell), WAIT_TIMEOUT);
     assert_int_equal(write(pipes[1], "x", 1), 1);
-    assert_int_equal(wait_for(pipes[0], POLLIN, LONG_MS, &stop, &wake), WAIT_READY);
+    assert_int_equal(wait_for(pipes[0], POLLIN, LONG_MS, &stop, &bell), WAIT_READY);
     assert_int_equal(wait_for(pipes[0], POLLIN, 0, NULL, NULL), WAIT_READY);
     assert_int_equal(wait_for(pipes[0], POLLIN, -1, NULL, NULL), WAIT_READY);
     assert_int_equal(wait_for(pipes[0], POLLIN, INT64_MAX, NULL, NULL), WAIT_READY);
     /* The other side went away: the caller's own call will tell. */
     assert_int_equal(close(pipes[1]), 0);
-    assert_int_equal(wait_for(pipes[0], 0, LONG_MS, &stop, &wake), WAIT_READY);
+    assert_int_equal(wait_for(pipes[0], 0, LONG_MS, &stop, &bell), WAIT_READY);
     assert_int_equal(close(pipes[0]), 0);
     stop_destroy(&stop);
-    stop_destroy(&wake);
+    bell_destroy(&bell);
 }
 
-/* stop before wake before ready before the timeout. */
+/* stop before bell before ready before the timeout. */
 static void
 priorities(void **state)
 {
     Stop stop = new_stop();
-    Stop wake = new_stop();
+    Bell bell = new_bell();
     int pipes[2];
 
     (void)state;
     assert_int_equal(pipe(pipes), 0);
-    assert_int_equal(wait_for(pipes[0], POLLIN, 0, &stop, &wake), WAIT_TIMEOUT);
+    assert_int_equal(wait_for(pipes[0], POLLIN, 0, &stop, &bell), WAIT_TIMEOUT);
     assert_int_equal(write(pipes[1], "x", 1), 1);
-    assert_int_equal(wait_for(pipes[0], POLLIN, 0, &stop, &wake), WAIT_READY);
-    stop_request(&wake);
-    assert_int_equal(wait_for(pipes[0], POLLIN, 0, &stop, &wake), WAIT_WOKEN);
+    assert_int_equal(wait_for(pipes[0], POLLIN, 0, &stop, &bell), WAIT_READY);
+    bell_ring(&bell);
+    bell_ring(&bell); /* heard as one */
     assert_int_equal(wait_for(pipes[0], POLLIN, 0, &stop, NULL), WAIT_READY);
+    assert_int_equal(wait_for(pipes[0], POLLIN, 0, &stop, &bell), WAIT_WOKEN);
+    assert_int_equal(wait_for(pipes[0], POLLIN, 0, &stop, &bell), WAIT_READY);
+    bell_ring(&bell);
     stop_request(&stop);
-    assert_int_equal(wait_for(pipes[0], POLLIN, 0, &stop, &wake), WAIT_STOPPED);
-    assert_int_equal(wait_for(pipes[0], POLLIN, 0, NULL, &wake), WAIT_WOKEN);
+    assert_int_equal(wait_for(pipes[0], POLLIN, 0, &stop, &bell), WAIT_STOPPED);
+    assert_int_equal(wait_for(pipes[0], POLLIN, 0, NULL, &bell), WAIT_WOKEN);
     assert_int_equal(wait_for(pipes[0], POLLIN, 0, NULL, NULL), WAIT_READY);
     assert_int_equal(wait_for(-1, 0, 0, &stop, NULL), WAIT_STOPPED);
     assert_int_equal(close(pipes[0]), 0);
     assert_int_equal(close(pipes[1]), 0);
     stop_destroy(&stop);
-    stop_destroy(&wake);
+    bell_destroy(&bell);
 }
 
 static void
@@ -340,7 +353,7 @@ wait_fails(void **state)
 /* Waits in another thread; the main thread compares after the join. */
 typedef struct Waiter {
     const Stop *stop;
-    const Stop *wake;
+    Bell *bell;
     int fd;
     WaitResult result;
     Stop begun;
@@ -353,17 +366,17 @@ run_waiter(void *arg)
     Error err = ERROR_INIT;
 
     stop_request(&waiter->begun);
-    waiter->result = runtime_wait(waiter->fd, POLLIN, LONG_MS, waiter->stop, waiter->wake, &err);
+    waiter->result = runtime_wait(waiter->fd, POLLIN, LONG_MS, waiter->stop, waiter->bell, &err);
 }
 
-typedef enum Nudge { NUDGE_STOP, NUDGE_WAKE, NUDGE_DATA } Nudge;
+typedef enum Nudge { NUDGE_STOP, NUDGE_BELL, NUDGE_DATA } Nudge;
 
 static void
 nudge_a_waiter(Nudge nudge, WaitResult expected)
 {
     Stop stop = new_stop();
-    Stop wake = new_stop();
-    Waiter waiter = {.stop = &stop, .wake = &wake, .result = WAIT_FAILED};
+    Bell bell = new_bell();
+    Waiter waiter = {.stop = &stop, .bell = &bell, .result = WAIT_FAILED};
     Thread thread;
     Error err = ERROR_INIT;
     int64_t start = clock_ms();
@@ -377,15 +390,17 @@ nudge_a_waiter(Nudge nudge, WaitResult expected)
     (void)usleep(20000); /* now it most likely sleeps; if not, the result is the same */
     if (nudge == NUDGE_DATA)
         assert_int_equal(write(pipes[1], "x", 1), 1);
+    else if (nudge == NUDGE_BELL)
+        bell_ring(&bell);
     else
-        stop_request(nudge == NUDGE_STOP ? &stop : &wake);
+        stop_request(&stop);
     thread_join(&thread);
     assert_int_equal(waiter.result, expected);
     assert_in_range(clock_ms() - start, 0, LONG_MS - 1);
     assert_int_equal(close(pipes[0]), 0);
     assert_int_equal(close(pipes[1]), 0);
     stop_destroy(&stop);
-    stop_destroy(&wake);
+    bell_destroy(&bell);
     stop_destroy(&waiter.begun);
 }
 
@@ -394,7 +409,7 @@ wake_a_waiter_in_another_thread(void **state)
 {
     (void)state;
     nudge_a_waiter(NUDGE_STOP, WAIT_STOPPED);
-    nudge_a_waiter(NUDGE_WAKE, WAIT_WOKEN);
+    nudge_a_waiter(NUDGE_BELL, WAIT_WOKEN);
     nudge_a_waiter(NUDGE_DATA, WAIT_READY);
 }
 
