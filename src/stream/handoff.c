@@ -12,6 +12,10 @@
  *
  * Once `next` has failed the worker throws blocks away, so that the pushing thread never waits for
  * it.
+ *
+ * The shortcut: while no block is published and none is being filled, the worker sleeps and will
+ * not touch `next`, so that the pushing thread may. Whoever runs a FLUSH takes its time. A row of
+ * quick ones opens the shortcut, a slow one closes it and makes the row longer that is asked for.
  */
 #include <errno.h>
 #include <stdalign.h>
@@ -28,6 +32,11 @@
 #define BLOCK_SIZE_MIN    ((size_t)256)
 #define BLOCK_COUNT_USUAL ((size_t)8)
 #define FULL_INTERVAL_MS  1000
+
+#define FLUSH_QUICK_US 2000
+#define FLUSH_SLOW_US  10000
+#define QUICK_ROW_MIN  64u
+#define QUICK_ROW_MAX  65536u
 
 /* One event in a block, followed by the bytes and strings that it points to. */
 typedef struct Record {
@@ -68,8 +77,10 @@ typedef struct Handoff {
     size_t first;          /* the worker's block, when it has one */
     size_t published;
     Ending ending;
-    bool done;     /* the worker's part of the ending is over */
-    Error failure; /* of `next`, once `failed` */
+    bool done;             /* the worker's part of the ending is over */
+    uint32_t quick_row;    /* how many flushes in a row were quick */
+    uint32_t quick_wanted; /* how many open the shortcut */
+    Error failure;         /* of `next`, once `failed` */
     atomic_bool failed;
 } Handoff;
 
@@ -120,6 +131,34 @@ record_place(size_t used)
     return (used + step - 1) / step * step;
 }
 
+static void
+note_flush_time(Handoff *handoff, int64_t took_us)
+{
+    (void)pthread_mutex_lock(&handoff->mutex);
+    if (took_us <= FLUSH_QUICK_US && handoff->quick_row < handoff->quick_wanted) {
+        handoff->quick_row++;
+    } else if (took_us > FLUSH_SLOW_US) {
+        if (handoff->quick_row == handoff->quick_wanted && handoff->quick_wanted < QUICK_ROW_MAX)
+            handoff->quick_wanted *= 2;
+        handoff->quick_row = 0;
+    }
+    (void)pthread_mutex_unlock(&handoff->mutex);
+}
+
+/* By the worker, or by the pushing thread on the shortcut. */
+static bool
+push_next(Handoff *handoff, const Event *event, Error *err)
+{
+    const bool timed = handoff->config.shortcut && event->kind == EVENT_FLUSH;
+    const int64_t start = timed ? clock_us() : 0;
+
+    if (!sink_push(handoff->worker_next, event, err))
+        return false;
+    if (timed)
+        note_flush_time(handoff, clock_us() - start);
+    return true;
+}
+
 static bool
 replay(Handoff *handoff, const Block *block, Error *err)
 {
@@ -128,7 +167,7 @@ replay(Handoff *handoff, const Block *block, Error *err)
     while (at < block->used) {
         const Record *record = (const void *)(block->memory + at);
 
-        if (!sink_push(handoff->worker_next, &record->event, err))
+        if (!push_next(handoff, &record->event, err))
             return false;
         at = record_place(at + sizeof *record + record->trailing);
     }
@@ -364,6 +403,30 @@ pack_entry(Handoff *handoff, const Event *event, Error *err)
     return true;
 }
 
+/* ---- the pushing thread: the shortcut ---- */
+
+static bool
+shortcut_is_open(Handoff *handoff)
+{
+    bool open;
+
+    if (!handoff->config.shortcut || (handoff->filling != NULL && handoff->filling->last != NULL))
+        return false;
+    (void)pthread_mutex_lock(&handoff->mutex);
+    open = handoff->published == 0 && handoff->quick_row == handoff->quick_wanted;
+    (void)pthread_mutex_unlock(&handoff->mutex);
+    return open;
+}
+
+static bool
+push_directly(Handoff *handoff, const Event *event, Error *err)
+{
+    if (push_next(handoff, event, err))
+        return true;
+    note_failure(handoff, err);
+    return false;
+}
+
 static bool
 handoff_push(Sink *self, const Event *event, Error *err)
 {
@@ -371,6 +434,8 @@ handoff_push(Sink *self, const Event *event, Error *err)
 
     if (atomic_load(&handoff->failed))
         return report_failure(handoff, err);
+    if (shortcut_is_open(handoff))
+        return push_directly(handoff, event, err);
     switch (event->kind) {
     case EVENT_DATA:
         return pack_data(handoff, event->data, err);
@@ -512,6 +577,7 @@ handoff_new(Sink *next, const HandoffConfig *config, Error *err)
     }
     handoff->worker_next = next;
     handoff->config = *config;
+    handoff->quick_wanted = QUICK_ROW_MIN;
     atomic_init(&handoff->failed, false);
     make_synchronised(handoff);
     if (!make_blocks(handoff, err) || !thread_start(&handoff->worker, run_worker, handoff, err)) {

@@ -16,13 +16,6 @@ bool sink_die(Sink *sink, Error *err);
 /* ---- durable: what those who write files have in common ---- */
 
 /*
- * Lets the kernel write what `fd` has got between *started and `written`, once that is worth it;
- * *started moves up. Otherwise it hoards up to a fifth of the memory, and the first sync waits for
- * all of it.
- */
-void durable_write_back(int fd, uint64_t written, uint64_t *started);
-
-/*
  * Everything on the file system of `fd`, which should be older than what was written: failures from
  * before it was opened may have been told to somebody else.
  */

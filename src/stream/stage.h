@@ -57,4 +57,13 @@ sink_forward(Sink *self, const Event *event, Error *err)
     return sink_push(self->next, event, err);
 }
 
+/* ---- for stages that write files ---- */
+
+/*
+ * Lets the kernel write what `fd` has got between *started and `written`, once that is worth it;
+ * *started moves up. Otherwise it hoards up to a fifth of the memory, and the first sync waits for
+ * all of it.
+ */
+void durable_write_back(int fd, uint64_t written, uint64_t *started);
+
 #endif

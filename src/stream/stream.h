@@ -124,6 +124,12 @@ typedef struct HandoffConfig {
     size_t block_count; /* 0: 8 */
     bool (*while_full)(void *ctx, Error *err);
     void *ctx;
+    /*
+     * Whoever waits for each FLUSH waits for two switches of threads besides. With this the pushing
+     * thread runs `next` itself whenever the worker has nothing to do, as soon as a long row of
+     * flushes was quick, and until one is not: a slow disk does not hold it up.
+     */
+    bool shortcut;
 } HandoffConfig;
 
 Sink *handoff_new(Sink *next, const HandoffConfig *config, Error *err) MUST_USE;

@@ -10,6 +10,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
 #include <cmocka.h>
 
@@ -775,6 +776,154 @@ test_constructor_owns_next_when_it_fails(void **state)
     recording_free(&recording);
 }
 
+/* ---- the shortcut ---- */
+
+/* Which thread each flush ran in, and how long the next one is to take. */
+typedef struct Flushes {
+    pthread_mutex_t mutex;
+    pthread_cond_t changed;
+    size_t done;
+    pthread_t thread;
+    bool slow;
+    bool fail;
+} Flushes;
+
+static bool
+flushes_pass(void *ctx, const Event *event, Error *err)
+{
+    static const struct timespec slow = {.tv_nsec = 20 * 1000000};
+    Flushes *flushes = ctx;
+    bool ok = true;
+
+    (void)pthread_mutex_lock(&flushes->mutex);
+    if (event != NULL && event->kind == EVENT_FLUSH) {
+        if (flushes->slow)
+            (void)nanosleep(&slow, NULL);
+        if (flushes->fail)
+            ok = error_set_errno(err, EIO, "could not fsync");
+        flushes->thread = pthread_self();
+        flushes->done++;
+        (void)pthread_cond_broadcast(&flushes->changed);
+    }
+    (void)pthread_mutex_unlock(&flushes->mutex);
+    return ok;
+}
+
+/* Pushes a byte and a flush, as a receiver that waits for each; whether that ran in this thread. */
+static bool
+flush_and_wait(Sink *sink, Flushes *flushes, Error *err)
+{
+    bool here;
+    size_t before;
+
+    (void)pthread_mutex_lock(&flushes->mutex);
+    before = flushes->done;
+    (void)pthread_mutex_unlock(&flushes->mutex);
+    assert_true(sink_data(sink, (Span){.data = (const uint8_t *)"x", .len = 1}, err));
+    assert_true(sink_flush(sink, before + 1, err));
+    (void)pthread_mutex_lock(&flushes->mutex);
+    while (flushes->done == before)
+        (void)pthread_cond_wait(&flushes->changed, &flushes->mutex);
+    here = pthread_equal(flushes->thread, pthread_self()) != 0;
+    (void)pthread_mutex_unlock(&flushes->mutex);
+    return here;
+}
+
+/* How many flushes it takes until one runs in this thread; `limit` when none does. */
+static size_t
+flushes_until_here(Sink *sink, Flushes *flushes, size_t limit, Error *err)
+{
+    for (size_t i = 0; i < limit; i++) {
+        if (flush_and_wait(sink, flushes, err))
+            return i;
+        (void)sched_yield(); /* the worker gives the block back after the flush */
+    }
+    return limit;
+}
+
+static Sink *
+flushing_chain(Recording *recording, Flushes *flushes, bool shortcut, Error *err)
+{
+    const HandoffConfig config = {.shortcut = shortcut};
+    Sink *sink;
+
+    *flushes = (Flushes){.done = 0};
+    (void)pthread_mutex_init(&flushes->mutex, NULL);
+    (void)pthread_cond_init(&flushes->changed, NULL);
+    recording->hook = flushes_pass;
+    recording->ctx = flushes;
+    sink = handoff_new(recorder_new(recording, err), &config, err);
+    assert_non_null(sink);
+    assert_true(sink_archive_begin(sink, &base, err));
+    return sink;
+}
+
+static void
+flushing_end(Sink *sink, Recording *recording, Flushes *flushes)
+{
+    sink_free(sink);
+    recording_free(recording);
+    (void)pthread_cond_destroy(&flushes->changed);
+    (void)pthread_mutex_destroy(&flushes->mutex);
+}
+
+static void
+test_shortcut_opens_and_closes(void **state)
+{
+    Recording recording = RECORDING_INIT;
+    Error err = ERROR_INIT;
+    Flushes flushes;
+    Sink *sink;
+
+    (void)state;
+    sink = flushing_chain(&recording, &flushes, true, &err);
+    assert_in_range(flushes_until_here(sink, &flushes, 100000, &err), 64, 99999);
+    /* From now on nothing is handed over; the slow one closes it, for a longer row than before. */
+    flushes.slow = true;
+    (void)flushes_until_here(sink, &flushes, 1, &err);
+    flushes.slow = false;
+    assert_in_range(flushes_until_here(sink, &flushes, 100000, &err), 127, 99999);
+    assert_true(sink_archive_end(sink, &err));
+    assert_true(sink_finish(sink, &err));
+    /* Every byte and every flush, in order. */
+    assert_int_equal(recording.bytes.len, flushes.done);
+    flushing_end(sink, &recording, &flushes);
+}
+
+static void
+test_shortcut_only_when_asked_for(void **state)
+{
+    Recording recording = RECORDING_INIT;
+    Error err = ERROR_INIT;
+    Flushes flushes;
+    Sink *sink;
+
+    (void)state;
+    sink = flushing_chain(&recording, &flushes, false, &err);
+    assert_int_equal(flushes_until_here(sink, &flushes, 500, &err), 500);
+    flushing_end(sink, &recording, &flushes);
+}
+
+/* A failure on the shortcut is the chain's, as one of the worker's is. */
+static void
+test_shortcut_fails(void **state)
+{
+    Recording recording = RECORDING_INIT;
+    Error err = ERROR_INIT;
+    Flushes flushes;
+    Sink *sink;
+
+    (void)state;
+    sink = flushing_chain(&recording, &flushes, true, &err);
+    assert_in_range(flushes_until_here(sink, &flushes, 100000, &err), 64, 99999);
+    flushes.fail = true;
+    assert_false(sink_flush(sink, 9, &err) && handoff_publish(sink, &err) &&
+                 sink_finish(sink, &err));
+    assert_int_equal(err.sys_errno, EIO);
+    assert_true(handoff_failed(sink));
+    flushing_end(sink, &recording, &flushes);
+}
+
 int
 main(void)
 {
@@ -797,6 +946,9 @@ main(void)
         cmocka_unit_test(test_idle_producer_learns_of_a_failure),
         cmocka_unit_test(test_failure_wakes_a_waiting_producer),
         cmocka_unit_test(test_grammar_is_checked_before_the_ring),
+        cmocka_unit_test(test_shortcut_opens_and_closes),
+        cmocka_unit_test(test_shortcut_only_when_asked_for),
+        cmocka_unit_test(test_shortcut_fails),
         cmocka_unit_test(test_freed_in_every_state),
         cmocka_unit_test(test_abandoned_with_a_full_ring),
         cmocka_unit_test(test_constructor_owns_next_when_it_fails),
