@@ -5,6 +5,7 @@
 #define PGSTOW_BASEBACKUP_CMD_H
 
 #include "basebackup/basebackup.h"
+#include "cmd/compress_option.h"
 #include "cmd/options.h"
 #include "cmd/progress_text.h"
 
@@ -35,14 +36,12 @@ typedef struct BackupRequest {
     bool no_manifest;
     bool force_encode;
     CompressionPlace compression_place;
-    const char *compression_method; /* NULL: none */
-    const char *compression_detail; /* or NULL */
 
     /* Owned. */
     char *directory;
     char *wal_directory;
     char *target;
-    char *compression;
+    CompressOption compression;
     TablespaceMapping *mappings; /* with their strings */
     size_t mapping_capacity;
 } BackupRequest;

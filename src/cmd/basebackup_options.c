@@ -65,7 +65,9 @@ const Option basebackup_options[] = {
     {OPT_NO_VERIFY_CHECKSUMS, "no-verify-checksums", NULL, "do not verify checksums"},
     {OPT_SYNC_METHOD, "sync-method", "METHOD", "set method for syncing files to disk"},
     HELP_OPTION,
-    CONNECTION_OPTIONS,
+    CONNECTION_PLACE_OPTIONS,
+    {'s', "status-interval", "INTERVAL", "time between status packets sent to server (in seconds)"},
+    CONNECTION_ROLE_OPTIONS,
     {0, NULL, NULL, NULL},
 };
 
@@ -337,35 +339,15 @@ skip_prefix(const char **value, const char *prefix)
     return true;
 }
 
-/* "[client-|server-]METHOD[:DETAIL]", or a number: a level of gzip, and 0 for none. Whether it
- * makes sense is looked at when it is known where it is done. */
+/* "[client-|server-]METHOD[:DETAIL]". Whether it makes sense is looked at when it is known where it
+ * is done. */
 static bool
 set_compression(BackupRequest *request, const char *value)
 {
-    char *text;
-    char *end;
-    long level;
-
     request->compression_place = skip_prefix(&value, "server-")   ? COMPRESS_SERVER
                                  : skip_prefix(&value, "client-") ? COMPRESS_CLIENT
                                                                   : COMPRESS_UNSPECIFIED;
-    if (!keep(&request->compression, value))
-        return false;
-    text = request->compression;
-    level = strtol(text, &end, 10);
-    if (*end == '\0') {
-        request->compression_method = level == 0 ? "none" : "gzip";
-        request->compression_detail = level == 0 ? NULL : text;
-        return true;
-    }
-    request->compression_method = text;
-    request->compression_detail = NULL;
-    end = strchr(text, ':');
-    if (end != NULL) {
-        *end = '\0';
-        request->compression_detail = end + 1;
-    }
-    return true;
+    return compress_option_set(&request->compression, value);
 }
 
 /* ---- taking an option ---- */
@@ -506,21 +488,13 @@ static bool
 settle_client_compression(BackupRequest *request)
 {
     BackupOptions *backup = &request->backup;
-    CompressionMethod method;
-    Error err = ERROR_INIT;
 
-    if (!compression_method_parse(request->compression_method, &method)) {
-        log_error("unrecognized compression algorithm: \"%s\"", request->compression_method);
+    if (!compress_option_parse(&request->compression, &backup->compression))
         return false;
-    }
-    if (!compression_parse(method, request->compression_detail, &backup->compression, &err)) {
-        log_error("invalid compression specification: %s", err.message);
-        return false;
-    }
     if (backup->target != NULL)
         return options_conflict(
             "client-side compression is not possible when a backup target is specified");
-    if (backup->format == FORMAT_PLAIN && method != COMPRESSION_NONE)
+    if (backup->format == FORMAT_PLAIN && backup->compression.method != COMPRESSION_NONE)
         return options_conflict("only tar mode backups can be compressed");
     return true;
 }
@@ -529,10 +503,12 @@ settle_client_compression(BackupRequest *request)
 static void
 settle_server_compression(BackupRequest *request)
 {
-    if (strcmp(request->compression_method, "none") == 0 && request->compression_detail == NULL)
+    const CompressOption *option = &request->compression;
+
+    if (option->method == NULL || (strcmp(option->method, "none") == 0 && option->detail == NULL))
         return;
-    request->backup.server_compression = request->compression_method;
-    request->backup.server_compression_detail = request->compression_detail;
+    request->backup.server_compression = option->method;
+    request->backup.server_compression_detail = option->detail;
 }
 
 static bool
@@ -636,7 +612,6 @@ backup_request_read(BackupRequest *request, const Command *command, int argc, ch
                    .sync = SYNC_FSYNC,
                    .status_interval_ms = 10000},
         .conn = {.progname = log_progname(), .ask_password = connect_ask_password},
-        .compression_method = "none",
     };
     result = options_read(command, argc, argv, take_option, request, &count, &rest);
     if (result == OPTIONS_READ &&
@@ -656,5 +631,5 @@ backup_request_free(BackupRequest *request)
     free(request->directory);
     free(request->wal_directory);
     free(request->target);
-    free(request->compression);
+    compress_option_free(&request->compression);
 }

@@ -46,14 +46,15 @@ typedef struct Command {
     }
 #define COMMON_OPTIONS VERSION_OPTION, HELP_OPTION
 
-/* The connection options of every network command. */
-#define CONNECTION_OPTIONS                                                                         \
+/* The connection options of every network command, in two parts: some have one in between. */
+#define CONNECTION_PLACE_OPTIONS                                                                   \
     {0, NULL, NULL, "Connection options:"}, {'d', "dbname", "CONNSTR", "connection string"},       \
         {'h', "host", "HOSTNAME", "database server host or socket directory"},                     \
-        {'p', "port", "PORT", "database server port number"},                                      \
-        {'s', "status-interval", "INTERVAL",                                                       \
-         "time between status packets sent to server (in seconds)"},                               \
-        {'U', "username", "NAME", "connect as specified database user"},                           \
+    {                                                                                              \
+        'p', "port", "PORT", "database server port number"                                         \
+    }
+#define CONNECTION_ROLE_OPTIONS                                                                    \
+    {'U', "username", "NAME", "connect as specified database user"},                               \
         {'w', "no-password", NULL, "never prompt for password"},                                   \
     {                                                                                              \
         'W', "password", NULL, "force password prompt (should happen automatically)"               \

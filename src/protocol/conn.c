@@ -29,6 +29,7 @@ typedef struct Pin {
     const char *host;
     const char *hostaddr; /* "" for a Unix socket */
     const char *port;
+    const char *database; /* for SQL too; NULL: a physical replication connection */
 } Pin;
 
 /* More than what is added to a connection string, and the NULL at the end. */
@@ -112,7 +113,8 @@ params_build(Params *params, const ConnConfig *config, const Pin *pin, const cha
     /* The server ignores the database here; the password file is asked for it. */
     params_add(params, "dbname", "replication");
     params_add_parsed(params, pin);
-    params_add(params, "replication", "true");
+    params_add(params, "dbname", pin == NULL ? NULL : pin->database);
+    params_add(params, "replication", pin == NULL || pin->database == NULL ? "true" : "database");
     params_add(params, "fallback_application_name", config->progname);
     params_add_place(params, config, pin);
     params_add(params, "user", config->user);
@@ -152,19 +154,22 @@ params_have_timeout(Params *params)
 
 /* Until the attempt has ended, well or not; false: it was stopped or could not be watched. */
 static bool
-connect_poll(PGconn *pg, const Stop *stop, Error *err)
+connect_poll(PGconn *pg, const ConnConfig *config, Error *err)
 {
+    const int64_t patience_ms = config->patience_ms > 0 ? config->patience_ms : -1;
     PostgresPollingStatusType polled = PGRES_POLLING_WRITING;
 
     while (polled != PGRES_POLLING_OK && polled != PGRES_POLLING_FAILED) {
         short events = polled == PGRES_POLLING_READING ? POLLIN : POLLOUT;
 
-        switch (runtime_wait(PQsocket(pg), events, -1, stop, NULL, err)) {
+        switch (runtime_wait(PQsocket(pg), events, patience_ms, config->stop, NULL, err)) {
         case WAIT_READY:
             break;
         case WAIT_STOPPED:
             return error_set_stopped(err);
         case WAIT_TIMEOUT:
+            return error_set(err, ERR_CONNECTION, "no answer from the server within %lld ms",
+                             (long long)patience_ms);
         case WAIT_WOKEN:
         case WAIT_FAILED:
             return false;
@@ -176,8 +181,9 @@ connect_poll(PGconn *pg, const Stop *stop, Error *err)
 
 /* A connection that was made or refused (see PQstatus), or NULL with the error. */
 static PGconn *
-connect_with(Params *params, const Stop *stop, Error *err)
+connect_with(Params *params, const ConnConfig *config, Error *err)
 {
+    const Stop *stop = config->stop;
     bool timed = params_have_timeout(params);
     PGconn *pg = timed ? PQconnectdbParams(params->keywords, params->values, 0)
                        : PQconnectStartParams(params->keywords, params->values, 0);
@@ -190,7 +196,7 @@ connect_with(Params *params, const Stop *stop, Error *err)
     if (timed)
         ended = stop == NULL || !stop_requested(stop) || error_set_stopped(err);
     else
-        ended = PQstatus(pg) == CONNECTION_BAD || connect_poll(pg, stop, err);
+        ended = PQstatus(pg) == CONNECTION_BAD || connect_poll(pg, config, err);
     if (!ended) {
         PQfinish(pg);
         return NULL;
@@ -205,7 +211,7 @@ connect_once(const ConnConfig *config, const Pin *pin, const char *password, Err
     PGconn *pg = NULL;
 
     if (params_build(&params, config, pin, password, err))
-        pg = connect_with(&params, config->stop, err);
+        pg = connect_with(&params, config, err);
     params_free(&params);
     return pg;
 }
@@ -246,6 +252,7 @@ conn_adopt(PGconn *pg, const ConnConfig *config, Error *err)
     conn->pg = pg;
     conn->send_timeout_ms = SEND_TIMEOUT_MS;
     conn->stop = config->stop;
+    conn->patience_ms = config->patience_ms;
     conn->encrypted = PQsslInUse(pg) || PQgssEncInUse(pg);
     if (!conn_check_server(conn, err)) {
         conn_free(conn);
@@ -313,13 +320,22 @@ conn_place(const Conn *first)
 }
 
 Conn *
+conn_open_database_beside(const Conn *first, const ConnConfig *config, const char *database,
+                          Error *err)
+{
+    Pin pin = conn_place(first);
+    PGconn *pg;
+
+    pin.database = database;
+    /* libpq holds the password that it used, also one from the password file. */
+    pg = connect_once(config, &pin, PQpass(first->pg), err);
+    return pg == NULL ? NULL : conn_adopt(pg, config, err);
+}
+
+Conn *
 conn_open_beside(const Conn *first, const ConnConfig *config, Error *err)
 {
-    const Pin pin = conn_place(first);
-    /* libpq holds the password that it used, also one from the password file. */
-    PGconn *pg = connect_once(config, &pin, PQpass(first->pg), err);
-
-    return pg == NULL ? NULL : conn_adopt(pg, config, err);
+    return conn_open_database_beside(first, config, NULL, err);
 }
 
 void
@@ -351,4 +367,10 @@ int
 conn_backend_pid(const Conn *conn)
 {
     return PQbackendPID(conn->pg);
+}
+
+const Stop *
+conn_stop(const Conn *conn)
+{
+    return conn->stop;
 }

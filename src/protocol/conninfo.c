@@ -128,7 +128,7 @@ conninfo_format(const PQconninfoOption *settings, int major, const char *dbname,
     return setting_format(conninfo, "dbname", dbname, err);
 }
 
-/* ---- for a standby ---- */
+/* ---- what was named ---- */
 
 /* The database that was named among `settings` (may be NULL); NULL: none was. */
 static const char *
@@ -142,30 +142,42 @@ dbname_among(const PQconninfoOption *settings)
     return NULL;
 }
 
-/*
- * The connection itself has a dbname in any case, ours. So the named one is looked for where it can
- * be named; the slot synchronization of a standby needs it.
- */
 bool
-conn_primary_conninfo(const Conn *conn, const ConnConfig *config, Buf *conninfo, Error *err)
+conninfo_database(const ConnConfig *config, Buf *database, Error *err)
 {
-    PQconninfoOption *settings = PQconninfo(conn->pg);
     PQconninfoOption *defaults = PQconndefaults();
     PQconninfoOption *given = NULL;
-    Buf text = BUF_INIT;
-    bool ok = (settings != NULL && defaults != NULL) || error_set_memory(err);
+    bool ok = defaults != NULL || error_set_memory(err);
 
     ok = ok && (config->conninfo == NULL || conninfo_parse(config->conninfo, &given, err));
     if (ok) {
         const char *dbname = dbname_among(given);
 
-        ok = conninfo_format(settings, conn->features.major,
-                             dbname != NULL ? dbname : dbname_among(defaults), &text, err) &&
-             buf_append(conninfo, text.data, text.len, err);
+        if (dbname == NULL)
+            dbname = dbname_among(defaults);
+        ok = dbname == NULL || buf_printf(database, err, "%s", dbname);
     }
-    buf_free(&text);
     PQconninfoFree(given);
     PQconninfoFree(defaults);
+    return ok;
+}
+
+/* ---- for a standby ---- */
+
+/* The slot synchronization of a standby needs the database that was named. */
+bool
+conn_primary_conninfo(const Conn *conn, const ConnConfig *config, Buf *conninfo, Error *err)
+{
+    PQconninfoOption *settings = PQconninfo(conn->pg);
+    Buf database = BUF_INIT;
+    Buf text = BUF_INIT;
+    bool ok = settings != NULL || error_set_memory(err);
+
+    ok = ok && conninfo_database(config, &database, err) &&
+         conninfo_format(settings, conn->features.major, buf_text(&database), &text, err) &&
+         buf_append(conninfo, text.data, text.len, err);
+    buf_free(&text);
+    buf_free(&database);
     PQconninfoFree(settings);
     return ok;
 }

@@ -27,8 +27,9 @@ struct Conn {
      * its own, so one that does not has hung, or the network has.
      */
     int64_t send_timeout_ms;
-    const Stop *stop; /* of the ConnConfig: ends the commands that take no Stop of their own */
-    PGresult *ahead;  /* the next result, read already; NULL: none */
+    const Stop *stop;    /* of the ConnConfig: ends the commands that take no Stop of their own */
+    int64_t patience_ms; /* likewise */
+    PGresult *ahead;     /* the next result, read already; NULL: none */
     ConnMode mode;
     bool server_ended; /* the server's side of this copy is over */
     bool client_ended; /* our CopyDone is sent */
@@ -43,10 +44,20 @@ struct Conn {
 /* ERR_UNSUPPORTED: `message` says what the server lacks; the hint names its version and `since`. */
 bool server_too_old(const ServerFeatures *features, int since, const char *message, Error *err);
 
+/* As conn_open_beside, but to a database (NULL: to none): SQL is understood there too. */
+Conn *conn_open_database_beside(const Conn *first, const ConnConfig *config, const char *database,
+                                Error *err) MUST_USE;
+
 /* ---- connection strings ---- */
 
 /* PQconninfoParse; freed with PQconninfoFree. */
 bool conninfo_parse(const char *conninfo, PQconninfoOption **ret_settings, Error *err) MUST_USE;
+
+/*
+ * Appends the database that was named by `config`, the environment or a service, if any was. The
+ * connections themselves have a dbname in any case, ours.
+ */
+bool conninfo_database(const ConnConfig *config, Buf *database, Error *err) MUST_USE;
 
 /*
  * The text that conn_primary_conninfo makes of a connection's settings (as PQconninfo gives them)
@@ -64,6 +75,14 @@ static inline CopyWait
 wait_until(const Stop *stop)
 {
     return (CopyWait){.timeout_ms = -1, .stop = stop};
+}
+
+/* That of a command which takes no Stop of its own. */
+static inline CopyWait
+wait_of(const Conn *conn)
+{
+    return (CopyWait){.timeout_ms = conn->patience_ms > 0 ? conn->patience_ms : -1,
+                      .stop = conn->stop};
 }
 
 /* The moment (clock_ms) at which a wait that begins now is over, -1: never; and what is left of it.

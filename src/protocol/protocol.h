@@ -67,6 +67,8 @@ typedef struct ConnConfig {
     /* Ends a connection attempt that hangs (one with a connect_timeout: only when that is over),
      * and commands that take no Stop of their own. Lives as long as the Conn; may be NULL. */
     const Stop *stop;
+    int64_t patience_ms; /* how long the server may leave us without an answer: to an attempt to
+                          * connect, and to commands that take no Stop of their own; 0: for ever */
 } ConnConfig;
 
 typedef struct Conn Conn;
@@ -84,6 +86,9 @@ void conn_free(Conn *conn);
 const ServerFeatures *conn_features(const Conn *conn);
 const char *conn_version_text(const Conn *conn);
 int conn_backend_pid(const Conn *conn);
+
+/* That of the ConnConfig; may be NULL. */
+const Stop *conn_stop(const Conn *conn);
 
 /*
  * What a standby's primary_conninfo has to say to reach the same server in the same way (stock:

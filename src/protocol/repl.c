@@ -224,7 +224,7 @@ start_command(Buf *command, const char *slot, Lsn start, TimeLineID timeline, Er
 static StreamStart
 start_result(Conn *conn, Error *err)
 {
-    const CopyWait wait = wait_until(conn->stop);
+    const CopyWait wait = wait_of(conn);
     PGresult *result = NULL;
     StreamStart start = STREAM_FAILED;
 

@@ -265,7 +265,7 @@ conn_finish_command(Conn *conn, const CopyWait *wait, Error *err)
 bool
 conn_run(Conn *conn, const char *command, ExecStatusType wanted, PGresult **ret_result, Error *err)
 {
-    const CopyWait wait = wait_until(conn->stop);
+    const CopyWait wait = wait_of(conn);
     PGresult *result = NULL;
 
     if (conn_send(conn, command, conn->stop, err) &&

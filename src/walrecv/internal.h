@@ -31,12 +31,11 @@ bool segmenter_end(Segmenter *segmenter, Error *err) MUST_USE;
 
 /* ---- feedback: when the server is told what; pure ---- */
 
-/* The longest wait: how late a moved mark or a failed disk is noticed on an idle stream. */
+/* The longest wait: how late a failed disk is noticed on an idle stream. */
 #define FEEDBACK_HEARTBEAT_MS 1000
 
-/* How often a flush that the server waits for is looked after, and for how long. */
-#define FEEDBACK_FLUSH_POLL_MS     100
-#define FEEDBACK_FLUSH_PATIENCE_MS 30000
+/* While more is coming in without a break, a flush at once waits this long for a break. */
+#define FEEDBACK_BREAK_MS 5
 
 /* Status without being asked, while requests of the server cannot be read and no interval is set.
  */
@@ -44,14 +43,19 @@ bool segmenter_end(Segmenter *segmenter, Error *err) MUST_USE;
 
 /* What the server was told and what it is owed, in this stream. */
 typedef struct Feedback {
-    int64_t interval_ms; /* 0: only when the server asks */
-    bool reply_owed;     /* the server asked */
-    bool sent;           /* at least once; then: */
+    int64_t interval_ms;      /* 0: only when the server asks */
+    int64_t flush_lag_ms;     /* as in WalReceiverConfig */
+    int64_t silence_limit_ms; /* likewise */
+    bool reply_owed;          /* the server asked */
+    bool sent;                /* at least once; then: */
     int64_t sent_ms;
     Lsn sent_flushed;
-    Lsn flush_target; /* the mark of the last FLUSH for the server's sake; 0: none */
-    int64_t flush_ms; /* when it was pushed */
-    /* A durable mark up to `old_end` may speak of an earlier timeline; see feedback_flushed. */
+    Lsn flush_target; /* the mark of the last FLUSH that was pushed; 0: none */
+    bool pending;     /* something has come since then, first at: */
+    int64_t pending_ms;
+    int64_t heard_ms; /* when the server said something last */
+    bool asked;       /* it was asked to say something since then */
+    /* A mark up to `old_end` may speak of an earlier timeline; see feedback_mark. */
     Lsn stream_start;
     Lsn old_end;
 } Feedback;
@@ -59,27 +63,37 @@ typedef struct Feedback {
 /* The world at one moment. */
 typedef struct FeedbackView {
     int64_t now_ms;
-    Lsn written;
-    Lsn flushed; /* as feedback_flushed says */
+    Lsn received;
+    Lsn written; /* as feedback_mark says */
+    Lsn flushed; /* likewise */
     bool deaf;   /* nobody reads what the server sends */
+    bool busy;   /* there is more to take in at once */
 } FeedbackView;
 
 /*
- * A new stream starts at `start`. Marks up to `old_end` may have been reached on the timeline
+ * A new stream starts at `start`, now. Marks up to `old_end` may have been reached on the timeline
  * before (0: there was none).
  */
-void feedback_start(Feedback *feedback, Lsn start, Lsn old_end);
+void feedback_start(Feedback *feedback, Lsn start, Lsn old_end, int64_t now_ms);
 
-/* What may be reported as flushed when the durable mark is `mark`. */
-Lsn feedback_flushed(const Feedback *feedback, Lsn mark);
+/* What may be reported as written or flushed when that mark is `mark`. */
+Lsn feedback_mark(const Feedback *feedback, Lsn mark);
 
-/* Whether to send a status now. */
+/* Something has come from the server: a message, and perhaps WAL in it. */
+void feedback_note_heard(Feedback *feedback, int64_t now_ms);
+void feedback_note_received(Feedback *feedback, int64_t now_ms);
+
+/* Whether to send a status now, and whether with a request to answer it. */
 bool feedback_due(const Feedback *feedback, const FeedbackView *view);
+bool feedback_asks(const Feedback *feedback, const FeedbackView *view);
+void feedback_note_sent(Feedback *feedback, const FeedbackView *view);
 
-/* Whether the server waits for something to be flushed that no FLUSH was pushed for yet. */
+/* Whether to push a FLUSH with all that was received. */
 bool feedback_wants_flush(const Feedback *feedback, const FeedbackView *view);
 void feedback_note_flush(Feedback *feedback, const FeedbackView *view);
-void feedback_note_sent(Feedback *feedback, const FeedbackView *view);
+
+/* Whether the server has been silent for too long. */
+bool feedback_gives_up(const Feedback *feedback, const FeedbackView *view);
 
 /* How long to wait for the server at most, in milliseconds. */
 int64_t feedback_wait_ms(const Feedback *feedback, const FeedbackView *view);
@@ -112,5 +126,283 @@ void wal_done_name(char name[WAL_DONE_NAME_SIZE], const char *wal_name);
 
 /* For filling a segment up: the first of `len` zeros, at least one unless `len` is 0. */
 Span wal_zeros(uint64_t len);
+
+/* ---- segment files: their names, and what is in them ---- */
+
+/* Room for "%08X%08X%08X.lz4.partial". */
+#define WAL_SEGMENT_FILE_SIZE (WAL_NAME_SIZE + sizeof ".lz4.partial")
+
+/* What wal_segment_file_parse parses. Pure. */
+void wal_segment_file_name(char name[WAL_SEGMENT_FILE_SIZE], const WalSegmentFile *file,
+                           uint32_t segment_size);
+
+typedef struct SegmentSource {
+    const char *path; /* copied */
+    CompressionMethod compression;
+    uint32_t segment_size;
+    uint64_t from; /* where in the segment to begin; saves reading in a plain file only */
+} SegmentSource;
+
+typedef struct SegmentReader SegmentReader;
+
+/* NULL with ERR_FORMAT when it is no regular file. Messages of ERR_FORMAT do not name the file. */
+SegmentReader *segment_reader_open(const SegmentSource *source, Error *err) MUST_USE;
+
+/*
+ * The next bytes of the segment, 128 KiB at most, valid until the next call; none at its end. As in
+ * wal_segment_read all that can be read is given before it fails; it is not called after that.
+ */
+bool segment_reader_next(SegmentReader *reader, Span *ret_bytes, Error *err) MUST_USE;
+
+/* A plain file of another size than a segment's is ERR_FORMAT. */
+bool segment_reader_check_size(const SegmentReader *reader, Error *err) MUST_USE;
+void segment_reader_free(SegmentReader *reader);
+
+/* ---- segment_list: which segments a directory has, by their names ---- */
+
+/* The newest first: highest number, then highest timeline, then complete before partial. */
+typedef struct SegmentList {
+    WalSegmentFile *files;
+    size_t count;
+    size_t capacity;
+} SegmentList;
+
+/* `list` is to be freed in any case. */
+bool segment_list_read(SegmentList *list, const char *directory, uint32_t segment_size,
+                       Error *err) MUST_USE;
+void segment_list_free(SegmentList *list);
+
+/* Those whose timeline was set to 0, which none has, are gone. */
+void segment_list_drop(SegmentList *list);
+
+typedef enum SegmentState { SEGMENT_COMPLETE, SEGMENT_PARTIAL } SegmentState;
+
+/* Of the segment's number, on this timeline or the highest one below it; NULL: none. */
+const WalSegmentFile *segment_list_find(const SegmentList *list, uint64_t number,
+                                        TimeLineID timeline, SegmentState state);
+
+/* Exactly this one. */
+bool segment_list_has_partial(const SegmentList *list, uint64_t number, TimeLineID timeline);
+
+/*
+ * The numbers that are missing, from the oldest on, each time with the timeline of what follows.
+ * Up to `base` (NULL: nothing) only complete segments count: partial ones there stay what they are.
+ */
+void segment_list_holes(const SegmentList *list, const WalSegmentFile *base,
+                        void (*hole)(void *ctx, TimeLineID timeline, uint64_t first, uint64_t last),
+                        void *ctx);
+
+/* ---- segment_check: what of a segment's file is WAL ---- */
+
+typedef struct SegmentPlace {
+    const char *directory;
+    uint32_t segment_size;
+} SegmentPlace;
+
+SegmentReader *segment_open(const SegmentPlace *place, const WalSegmentFile *file, uint64_t from,
+                            Error *err) MUST_USE;
+
+/* Whether an error tells of a file's content, or that it is gone, and not of the system. */
+bool segment_is_odd(const Error *err);
+
+/* What the header of its first page says; 0 when it has none, or one of another place. */
+bool segment_system_id(const SegmentPlace *place, const WalSegmentFile *file,
+                       uint64_t *ret_system_id, Error *err) MUST_USE;
+
+/* That it has its size and an intact record chain, as far as that can be told from it alone:
+ * otherwise ERR_FORMAT, without the file's name. */
+bool segment_check_complete(const SegmentPlace *place, const WalSegmentFile *file,
+                            Error *err) MUST_USE;
+
+/* How to find what is before a partial segment. */
+typedef struct SegmentsBefore {
+    const SegmentPlace *place;
+    /* The file of segment `number`, complete or good to its end; false: there is none. */
+    bool (*find)(void *ctx, uint64_t number, WalSegmentFile *ret_file);
+    void *ctx;
+} SegmentsBefore;
+
+#define SEGMENT_BLOCK ((size_t)128 * 1024)
+
+typedef struct SegmentGood {
+    WalSegmentFile file;
+    Lsn valid_end;   /* of its records; when it has none, not behind its start */
+    bool whole;      /* good to its very end, even if that is within a record */
+    uint64_t length; /* of what was read, to which the following belong: */
+    Buf sums;        /* CRC-32C of each SEGMENT_BLOCK, also of a shorter one at the end */
+    uint32_t crc;    /* of that one so far */
+} SegmentGood;
+
+/* Up to where a partial segment is good. The caller frees `sums`. */
+bool segment_check_partial(const SegmentsBefore *before, const WalSegmentFile *file,
+                           TimeLineID timeline, SegmentGood *ret_good, Error *err) MUST_USE;
+
+/* ---- tail: the bytes of partial segments, once more ---- */
+
+/*
+ * Of the first of `goods` on up to `end`, which lies in the last one or at its end; all others are
+ * whole. Their sums become the tail's own. NULL and `err` set on failure.
+ */
+WalTail *wal_tail_new(const SegmentPlace *place, SegmentGood *goods, size_t count, Lsn end,
+                      Error *err) MUST_USE;
+
+/* ---- segment_file: NAME.partial, while it is written ---- */
+
+typedef struct SegmentFile {
+    int fd;     /* open for reading and writing; -1: none */
+    char *path; /* owned */
+    uint64_t size;
+    bool durable;
+    uint64_t started; /* write-back was started up to here */
+} SegmentFile;
+
+#define SEGMENT_FILE_NONE ((SegmentFile){.fd = -1})
+
+/*
+ * Opens DIRECTORY/NAME.partial as the config says, makes it if need be and gives it the room of a
+ * whole segment; what it holds stays, and it does not get shorter.
+ */
+bool segment_file_open(const WalDirConfig *config, const char *name, SegmentFile *ret_file,
+                       Error *err) MUST_USE;
+bool segment_file_write(SegmentFile *file, Span data, uint64_t at, Error *err) MUST_USE;
+
+/* Zeros from `at` to the end: written ones. */
+bool segment_file_pad(SegmentFile *file, uint64_t at, Error *err) MUST_USE;
+
+/* All of the segment is written: cut off what an older, longer file leaves behind it. */
+bool segment_file_trim(SegmentFile *file, Error *err) MUST_USE;
+
+/* To read it from its beginning with its descriptor. */
+bool segment_file_rewind(const SegmentFile *file, Error *err) MUST_USE;
+
+/* What was written is on disk, if the directory is durable; the name is another matter. */
+bool segment_file_sync(const SegmentFile *file, Error *err) MUST_USE;
+
+/* The path stays, for segment_file_free. */
+bool segment_file_close(SegmentFile *file, Error *err) MUST_USE;
+
+/* In any state; what close has to say does not matter any more. */
+void segment_file_free(SegmentFile *file);
+
+/*
+ * Room for a segment that nobody knows the name of yet: zeros that are on disk, in a file without a
+ * name. -1 when the system has no such files, when it cannot be made, or when `ending` becomes true
+ * meanwhile: a segment does without it.
+ */
+int segment_room_make(const WalDirConfig *config, const atomic_bool *ending);
+
+/* Owns `room` (-1: none). It becomes DIRECTORY/NAME.partial, unless that exists. */
+bool segment_room_use(int room, const WalDirConfig *config, const char *name, Error *err) MUST_USE;
+
+/* ---- conflict: what is where a complete segment belongs ---- */
+
+typedef struct ConflictCheck {
+    const WalDirConfig *config;
+    const char *name;
+    SegmentFile *file;         /* of which all is written; its offset is changed */
+    const atomic_bool *ending; /* gives up when it becomes true: ERR_STOPPED */
+    uint8_t *buffer;           /* for comparing */
+    size_t buffer_size;
+} ConflictCheck;
+
+/*
+ * *ret_exists: the directory has the same segment already, in some compression, on disk if the
+ * directory is durable. Files that are not this segment are moved out of the way. ERR_MISMATCH when
+ * one is there that is sound, but another.
+ */
+bool conflict_resolve(const ConflictCheck *check, bool *ret_exists, Error *err) MUST_USE;
+
+/* ---- segment_job: what is done for a complete segment ---- */
+
+typedef struct CompleteSegment {
+    SegmentFile file;
+    char name[WAL_NAME_SIZE];
+    Lsn end;   /* for the durable mark; 0: none */
+    bool done; /* becomes NAME.done too, if the config has them */
+} CompleteSegment;
+
+typedef struct SegmentJob {
+    CompleteSegment segment;
+    bool exists; /* the directory has it already; known when it is prepared */
+    char *temp;  /* owned: what it is compressed into, until that has its name; or NULL */
+} SegmentJob;
+
+/* What a thread needs to prepare one after the other. */
+typedef struct SegmentTools {
+    const WalDirConfig *config;
+    const atomic_bool *ending; /* give up when it becomes true: ERR_STOPPED */
+    Sink *compress;            /* into a file of the directory; NULL: not */
+    uint8_t *buffer;
+} SegmentTools;
+
+/* In any case to be freed. `config` and `ending` are borrowed. */
+bool segment_tools_init(SegmentTools *tools, const WalDirConfig *config, const atomic_bool *ending,
+                        Error *err) MUST_USE;
+void segment_tools_free(SegmentTools *tools);
+
+/* Its file is synced: look at what is in the way, and compress it if the config says so. */
+bool segment_job_prepare(SegmentJob *job, const SegmentTools *tools, Error *err) MUST_USE;
+
+/* Nobody writes or syncs its file any more: it gets its name. */
+bool segment_job_name(SegmentJob *job, const WalDirConfig *config, Error *err) MUST_USE;
+
+/* Its name is on disk: mark, .done, and what is left of it under other names goes. */
+bool segment_job_conclude(const SegmentJob *job, const WalDirConfig *config, Error *err) MUST_USE;
+
+/* In any state; removes what was compressed and has no name. */
+void segment_job_free(SegmentJob *job);
+
+/* ---- completion: complete segments get their names, by threads of their own ---- */
+
+/*
+ * Each segment takes three steps: its file is synced; it is prepared (what is in the way is looked
+ * at, and with compression it is compressed into a temporary file); and it is published under its
+ * name, in order. Threads take whatever step comes next. One thread uses this; after a failure it
+ * has to call completion_halt.
+ */
+typedef struct Completion Completion;
+
+/* `config` is borrowed as long as it lives. */
+Completion *completion_new(const WalDirConfig *config, Error *err) MUST_USE;
+
+/* Owns the segment's file from the call on. Waits while there are too many. */
+bool completion_add(Completion *completion, const CompleteSegment *segment, Error *err) MUST_USE;
+
+/* False once something has failed; does not wait. */
+bool completion_check(Completion *completion, Error *err) MUST_USE;
+
+/* Waits until the content of all that was added is on disk, under one name or the other. Their
+ * temporary names are the caller's to sync. Does not wait for compression. */
+bool completion_sync(Completion *completion, Error *err) MUST_USE;
+
+/* Waits until all that was added has its name. */
+bool completion_drain(Completion *completion, Error *err) MUST_USE;
+
+/* Room for the next segment shall be made, when there is nothing else to do. */
+void completion_want_room(Completion *completion);
+
+/* That room, owned by the caller from now on; -1: none is ready. */
+int completion_take_room(Completion *completion);
+
+/* The threads end, with what they are at. Nothing is touched any more; what has no name stays as it
+ * is. */
+void completion_halt(Completion *completion);
+void completion_free(Completion *completion);
+
+/* ---- wal_dir_files: the small files of a WAL directory ---- */
+
+/* Far beyond any real history: a line for each timeline, of some fifty bytes. */
+#define WAL_HISTORY_MAX ((uint64_t)16 * 1024 * 1024)
+
+/* Writes DIRECTORY/NAME through NAME.tmp. One that exists must have the same content. */
+bool wal_history_write(const WalDirConfig *config, const char *name, Span content,
+                       Error *err) MUST_USE;
+
+/* Makes archive_status/NAME.done, if the config has them; not synced. */
+bool archive_status_done(const WalDirConfig *config, const char *name, Error *err) MUST_USE;
+bool archive_status_sync(const WalDirConfig *config, Error *err) MUST_USE;
+
+/* The directory is synced, if it is a durable one: the names in it are on disk. */
+bool wal_dir_sync_names(const WalDirConfig *config, Error *err) MUST_USE;
 
 #endif

@@ -45,6 +45,12 @@ struct WalReceiver {
     Bell bell;           /* rung when stop_at was set, and when a mark moved */
     _Atomic Lsn position;
     _Atomic TimeLineID timeline;
+    _Atomic Lsn written; /* as reported */
+    _Atomic Lsn flushed; /* likewise */
+    _Atomic Lsn server_end;
+    _Atomic int64_t heard_ms;
+    _Atomic uint64_t beats;
+    atomic_bool streaming;
 
     /* The receiving thread's own. */
     ReceiverState state;
@@ -86,12 +92,23 @@ durable_mark(const WalReceiver *receiver)
     return receiver->config.durable == NULL ? 0 : durable_mark_get(receiver->config.durable);
 }
 
+/* The durable mark is read first, so that it is not ahead of what was written. */
 static FeedbackView
-current_view(const WalReceiver *receiver)
+current_view(WalReceiver *receiver)
 {
-    return (FeedbackView){.now_ms = clock_ms(),
-                          .written = atomic_load(&receiver->position),
-                          .flushed = feedback_flushed(&receiver->feedback, durable_mark(receiver))};
+    FeedbackView view = {
+        .now_ms = clock_ms(),
+        .received = receiver->segmenter.position,
+        .flushed = feedback_mark(&receiver->feedback, durable_mark(receiver)),
+    };
+
+    view.written =
+        receiver->config.written == NULL
+            ? view.received
+            : feedback_mark(&receiver->feedback, durable_mark_get(receiver->config.written));
+    atomic_store(&receiver->written, view.written);
+    atomic_store(&receiver->flushed, view.flushed);
+    return view;
 }
 
 /* ---- status ---- */
@@ -99,8 +116,10 @@ current_view(const WalReceiver *receiver)
 static bool
 send_status(WalReceiver *receiver, const FeedbackView *view, Error *err)
 {
-    StatusMessage status = {
-        .written = view->written, .flushed = view->flushed, .sent_at = clock_timestamptz()};
+    StatusMessage status = {.written = view->written,
+                            .flushed = view->flushed,
+                            .sent_at = clock_timestamptz(),
+                            .reply_requested = feedback_asks(&receiver->feedback, view)};
     uint8_t bytes[STATUS_MESSAGE_SIZE];
 
     status_message_format(&status, bytes);
@@ -125,9 +144,19 @@ wal_receiver_while_full(void *ctx, Error *err)
 
     if (receiver == NULL || !receiver->copying)
         return true;
+    atomic_fetch_add(&receiver->beats, 1);
     view = current_view(receiver);
     view.deaf = true;
     return send_status_if_due(receiver, &view, err);
+}
+
+static bool
+flush_if_wanted(WalReceiver *receiver, const FeedbackView *view, Error *err)
+{
+    if (receiver->config.durable == NULL || !feedback_wants_flush(&receiver->feedback, view))
+        return true;
+    feedback_note_flush(&receiver->feedback, view);
+    return sink_flush(receiver->config.sink, view->received, err);
 }
 
 /* The server wants to know, perhaps because it shuts down: then it waits for our flush. */
@@ -137,10 +166,30 @@ answer_request(WalReceiver *receiver, Error *err)
     FeedbackView view = current_view(receiver);
 
     receiver->feedback.reply_owed = true;
-    if (receiver->config.durable == NULL || !feedback_wants_flush(&receiver->feedback, &view))
-        return true;
-    feedback_note_flush(&receiver->feedback, &view);
-    return sink_flush(receiver->config.sink, view.written, err);
+    return flush_if_wanted(receiver, &view, err);
+}
+
+/* ---- what comes ---- */
+
+static void
+note_heard(WalReceiver *receiver)
+{
+    int64_t now = clock_ms();
+
+    feedback_note_heard(&receiver->feedback, now);
+    atomic_store(&receiver->heard_ms, now);
+}
+
+static bool
+take_wal(WalReceiver *receiver, Lsn start, Span data, Error *err)
+{
+    receiver->unpublished = true;
+    receiver->segmenter.now = (int64_t)time(NULL);
+    if (!segmenter_push(&receiver->segmenter, start, data, err))
+        return false;
+    feedback_note_received(&receiver->feedback, clock_ms());
+    show_position(receiver);
+    return true;
 }
 
 /* ---- STARTING ---- */
@@ -178,6 +227,28 @@ fetch_history(WalReceiver *receiver, Error *err)
     return ok;
 }
 
+/* What is on our disk already takes the way of what is received. */
+static bool
+replay_tail(WalReceiver *receiver, Error *err)
+{
+    for (;;) {
+        Span bytes;
+
+        if (receiver->config.tail == NULL || end_reached(receiver) || stop_wanted(receiver))
+            break;
+        if (!wal_tail_next(receiver->config.tail, &bytes, err))
+            return false;
+        if (bytes.len == 0)
+            break;
+        atomic_fetch_add(&receiver->beats, 1);
+        if (!take_wal(receiver, receiver->segmenter.position, bytes, err))
+            return false;
+    }
+    wal_tail_free(receiver->config.tail);
+    receiver->config.tail = NULL;
+    return true;
+}
+
 static bool
 finish_with(WalReceiver *receiver, WalRunResult outcome)
 {
@@ -189,12 +260,16 @@ finish_with(WalReceiver *receiver, WalRunResult outcome)
 static bool
 start_stream(WalReceiver *receiver, Error *err)
 {
-    if (!fetch_history(receiver, err))
+    if (!fetch_history(receiver, err) || !replay_tail(receiver, err))
         return false;
+    if (end_reached(receiver) || stop_wanted(receiver)) /* the next step notices */
+        return true;
     switch (repl_start_streaming(receiver->config.conn, receiver->slot,
                                  receiver->segmenter.position, receiver->segmenter.timeline, err)) {
     case STREAM_STARTED:
         receiver->copying = true;
+        atomic_store(&receiver->streaming, true);
+        note_heard(receiver);
         receiver->state = RECEIVER_STREAMING;
         return true;
     case STREAM_AT_SWITCH:
@@ -227,30 +302,30 @@ step_starting(WalReceiver *receiver, Error *err)
 /* ---- STREAMING ---- */
 
 static bool
-take_wal(WalReceiver *receiver, const WalMessage *message, Error *err)
-{
-    receiver->unpublished = true;
-    receiver->segmenter.now = (int64_t)time(NULL);
-    if (!segmenter_push(&receiver->segmenter, message->start, message->data, err))
-        return false;
-    show_position(receiver);
-    return true;
-}
-
-static bool
 take_message(WalReceiver *receiver, Span bytes, Error *err)
 {
     WalMessage message;
 
     if (!wal_message_parse(bytes, &message, err))
         return false;
+    atomic_store(&receiver->server_end, message.server_end);
     switch (message.kind) {
     case WAL_DATA:
-        return take_wal(receiver, &message, err);
+        return take_wal(receiver, message.start, message.data, err);
     case WAL_KEEPALIVE:
         return !message.reply_requested || answer_request(receiver, err);
     }
     return error_set(err, ERR_BUG, "unknown WAL message kind %d", (int)message.kind);
+}
+
+/* The time that we took over it, with a slow disk perhaps, is not the server's silence. */
+static bool
+take_and_note(WalReceiver *receiver, Span bytes, Error *err)
+{
+    if (!take_message(receiver, bytes, err))
+        return false;
+    note_heard(receiver);
+    return true;
 }
 
 /* Before we wait: let the next thread have what there is, and learn whether it has failed. */
@@ -292,14 +367,13 @@ begin_switching(WalReceiver *receiver, Error *err)
 static bool
 receive_one(WalReceiver *receiver, int64_t timeout_ms, Error *err)
 {
-    CopyWait wait = {.timeout_ms = timeout_ms,
-                     .stop = receiver->config.stop,
-                     .bell = &receiver->bell};
+    CopyWait wait = {
+        .timeout_ms = timeout_ms, .stop = receiver->config.stop, .bell = &receiver->bell};
     Span message;
 
     switch (copy_next(receiver->config.conn, &wait, &message, err)) {
     case COPY_MESSAGE:
-        return take_message(receiver, message, err);
+        return take_and_note(receiver, message, err);
     case COPY_IDLE:
     case COPY_STOPPED: /* the next step notices */
     case COPY_WOKEN:
@@ -321,9 +395,13 @@ step_streaming(WalReceiver *receiver, Error *err)
         return begin_ending(receiver, WAL_RUN_REACHED);
     if (stop_wanted(receiver))
         return begin_ending(receiver, WAL_RUN_STOPPED);
-    if (!send_status_if_due(receiver, &view, err))
+    if (feedback_gives_up(&receiver->feedback, &view))
+        return error_set(err, ERR_CONNECTION, "the server has said nothing for %g seconds",
+                         (double)receiver->feedback.silence_limit_ms / 1000);
+    view.busy = copy_has_buffered(receiver->config.conn);
+    if (!send_status_if_due(receiver, &view, err) || !flush_if_wanted(receiver, &view, err))
         return false;
-    if (!copy_has_buffered(receiver->config.conn) && !publish(receiver, err))
+    if (!view.busy && !publish(receiver, err))
         return false;
     return receive_one(receiver, feedback_wait_ms(&receiver->feedback, &view), err);
 }
@@ -385,7 +463,8 @@ restart_feedback(WalReceiver *receiver, Lsn old_position, Lsn start)
 {
     Lsn mark = durable_mark(receiver);
 
-    feedback_start(&receiver->feedback, start, mark > old_position ? mark : old_position);
+    feedback_start(&receiver->feedback, start, mark > old_position ? mark : old_position,
+                   clock_ms());
 }
 
 static bool
@@ -482,10 +561,13 @@ wal_receiver_run(WalReceiver *receiver, Error *err)
         return WAL_RUN_FAILED;
     }
     ok = sink_archive_begin(receiver->config.sink, &archive, err);
-    while (ok && receiver->state != RECEIVER_DONE)
+    while (ok && receiver->state != RECEIVER_DONE) {
+        atomic_fetch_add(&receiver->beats, 1);
         ok = step(receiver, err);
+    }
 
     receiver->copying = false;
+    atomic_store(&receiver->streaming, false);
     if (!ok && receiver->config.on_failure == WAL_FAILURE_KEEP)
         keep_received(receiver);
     /* Freed by the thread that pushed, and before anybody looks at what has been written. */
@@ -509,6 +591,8 @@ check_config(const WalReceiverConfig *config, Error *err)
                          LSN_ARGS(config->start));
     if (config->timeline == 0)
         return error_set(err, ERR_BUG, "there is no timeline 0");
+    if (config->flush_lag_ms != 0 && config->durable == NULL)
+        return error_set(err, ERR_BUG, "flushes need a durable mark");
     return true;
 }
 
@@ -520,7 +604,11 @@ receiver_init(WalReceiver *receiver, const WalReceiverConfig *config, Error *err
         return false;
     if (config->slot != NULL && (receiver->slot = mem_strdup(config->slot, err)) == NULL)
         return false;
-    return bell_init(&receiver->bell, err);
+    if (!bell_init(&receiver->bell, err))
+        return false;
+    if (config->durable != NULL)
+        config->durable->bell = &receiver->bell;
+    return true;
 }
 
 WalReceiver *
@@ -532,6 +620,7 @@ wal_receiver_new(const WalReceiverConfig *config, Error *err)
     if (receiver == NULL) {
         conn_free(config->conn);
         sink_free(config->sink);
+        wal_tail_free(config->tail);
         return NULL;
     }
     receiver->config = *config;
@@ -546,9 +635,11 @@ wal_receiver_new(const WalReceiverConfig *config, Error *err)
     receiver->segmenter = (Segmenter){.sink = config->sink,
                                       .observer = &receiver->config.observer,
                                       .segment_size = config->segment_size};
-    receiver->feedback.interval_ms = config->status_interval_ms;
+    receiver->feedback = (Feedback){.interval_ms = config->status_interval_ms,
+                                    .flush_lag_ms = config->flush_lag_ms,
+                                    .silence_limit_ms = config->silence_limit_ms};
     segmenter_start(&receiver->segmenter, config->timeline, config->start);
-    feedback_start(&receiver->feedback, config->start, 0);
+    feedback_start(&receiver->feedback, config->start, 0, clock_ms());
     show_position(receiver);
     return receiver;
 }
@@ -572,6 +663,19 @@ wal_receiver_timeline(const WalReceiver *receiver)
     return atomic_load(&receiver->timeline);
 }
 
+WalReceiverView
+wal_receiver_view(const WalReceiver *receiver)
+{
+    return (WalReceiverView){.streaming = atomic_load(&receiver->streaming),
+                             .timeline = atomic_load(&receiver->timeline),
+                             .received = atomic_load(&receiver->position),
+                             .written = atomic_load(&receiver->written),
+                             .flushed = atomic_load(&receiver->flushed),
+                             .server_end = atomic_load(&receiver->server_end),
+                             .heard_ms = atomic_load(&receiver->heard_ms),
+                             .beats = atomic_load(&receiver->beats)};
+}
+
 void
 wal_receiver_free(WalReceiver *receiver)
 {
@@ -579,6 +683,9 @@ wal_receiver_free(WalReceiver *receiver)
         return;
     conn_free(receiver->config.conn);
     sink_free(receiver->config.sink);
+    wal_tail_free(receiver->config.tail);
+    if (receiver->config.durable != NULL)
+        receiver->config.durable->bell = NULL;
     bell_destroy(&receiver->bell);
     free(receiver->slot);
     free(receiver);

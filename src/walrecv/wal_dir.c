@@ -1,168 +1,120 @@
 /*
  * The WAL directory: the last stage, which makes files of segments.
  *
- *   segment   written as NAME.partial, then when it was
- *               filled:           trim, sync, close, rename, sync directory, mark, .done
- *               cut short, keep:  sync, close, sync directory, mark
+ *   segment   written as NAME.partial (segment_file.c), then when it was
+ *               filled:           trim; handed over to completion.c, which names it
+ *               cut short, keep:  sync, sync directory, mark, close
  *               cut short, pad:   zeros, then as filled but without .done
- *   history   gathered in memory, then NAME.tmp: write, sync, close, rename, sync directory, .done
+ *   history   gathered in memory, then, once all segments before it have their names: NAME.tmp,
+ *             sync, rename, sync directory, .done (wal_dir_files.c)
  *
  * An existing NAME.partial is written over from its beginning and only trimmed once all of its
  * replacement is there: what an earlier run has received is never less than before.
- * The durable mark moves only after the bytes and the name that leads to them are on disk. After a
- * failed sync the stage is dead like after any failure, so that nobody syncs that file again.
+ * The durable mark moves only after the bytes and a name that leads to them are on disk, for all
+ * before it: a segment's own sync says nothing of those that were handed over. After a failure, in
+ * whichever thread, the stage is dead and its threads have ended: nobody syncs a file again.
  */
 #include <errno.h>
-#include <fcntl.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "common/file.h"
 #include "stream/stage.h"
 #include "walrecv/internal.h"
 
-/* Far beyond any real history: a line for each timeline, of some fifty bytes. */
-#define HISTORY_MAX ((uint64_t)16 * 1024 * 1024)
-
-#define TEMP_NAME_SIZE (WAL_NAME_SIZE + 16)
-
 typedef struct WalDir {
     Sink sink;
-    char *directory;
-    uint32_t segment_size;
-    mode_t file_mode;
-    WalRemainder remainder;
-    bool durable;        /* sync, and advance the mark */
-    bool archive_status; /* write .done files */
-    bool status_written; /* there is something in archive_status to sync */
-    DurableMark *mark;   /* borrowed; may be NULL */
+    WalDirConfig config;
+    char *directory;        /* owned; the config's */
+    Completion *completion; /* names complete segments */
 
-    WalEntry wal;       /* the open entry; of it: */
-    char *path;         /* owned: what it is called when complete */
-    char *temp_path;    /* owned: what it is called until then */
-    int fd;             /* of temp_path, or -1 */
-    bool name_unsynced; /* temp_path is new in its directory */
-    Buf history;        /* the content so far */
+    WalEntry wal;        /* the open entry; of it: */
+    SegmentFile file;    /* of a segment */
+    Buf history;         /* of a history file: the content so far */
+    bool names_unsynced; /* there are NAME.partial whose names may not be on disk */
+    Lsn flushed;         /* the mark of the last FLUSH */
 } WalDir;
 
-/* ---- what syncing means here ---- */
+/* ---- what is durable ---- */
 
-/* Content and, where it changed, size; fsync adds nothing but times. */
 static bool
-sync_data(WalDir *dir, Error *err)
+is_durable(const WalDir *dir)
 {
-    if (!dir->durable)
-        return true;
-    if (fdatasync(dir->fd) != 0)
-        return error_set_errno(err, errno, "could not fsync file \"%s\"", dir->temp_path);
-    return true;
+    return dir->config.sync == WAL_DURABLE;
 }
 
-/* The name of a new temporary file is as durable as its content. */
+/* All that was written so far is on disk, and can be found there. */
 static bool
-sync_name(WalDir *dir, Error *err)
+sync_all(WalDir *dir, Error *err)
 {
-    if (!dir->durable || !dir->name_unsynced)
+    if (!is_durable(dir))
         return true;
-    if (!file_sync_parent(dir->temp_path, err))
+    if (!completion_sync(dir->completion, err))
         return false;
-    dir->name_unsynced = false;
+    if (dir->file.fd >= 0 && !segment_file_sync(&dir->file, err))
+        return false;
+    if (dir->names_unsynced && !wal_dir_sync_names(&dir->config, err))
+        return false;
+    dir->names_unsynced = false;
     return true;
 }
 
 static void
-advance(WalDir *dir, Lsn lsn)
+advance(const WalDir *dir, Lsn lsn)
 {
-    if (dir->durable && dir->mark != NULL)
-        durable_mark_advance(dir->mark, lsn);
+    if (is_durable(dir) && dir->config.durable != NULL)
+        durable_mark_advance(dir->config.durable, lsn);
+}
+
+/*
+ * A server that waits for each of its commits asks for little at a time; one that is behind, or we
+ * are, for as much as has come meanwhile: then a segment is full before its room could be of use.
+ */
+static bool
+keeps_up(const WalDir *dir, Lsn mark)
+{
+    return mark > dir->flushed && mark - dir->flushed < dir->config.segment_size / 16;
+}
+
+static bool
+flush(WalDir *dir, Lsn mark, Error *err)
+{
+    if (!sync_all(dir, err))
+        return false;
+    advance(dir, mark);
+    if (dir->config.write_ahead && is_durable(dir) && keeps_up(dir, mark))
+        completion_want_room(dir->completion);
+    dir->flushed = mark;
+    return true;
 }
 
 /* ---- opening ---- */
 
-static void
-forget_entry(WalDir *dir)
-{
-    file_close_quietly(dir->fd);
-    dir->fd = -1;
-    free(dir->path);
-    free(dir->temp_path);
-    dir->path = NULL;
-    dir->temp_path = NULL;
-    dir->wal.kind = WAL_FILE_NONE;
-    buf_clear(&dir->history);
-}
-
-static bool
-set_paths(WalDir *dir, const char *temp_suffix, Error *err)
-{
-    char temp_name[TEMP_NAME_SIZE];
-
-    (void)snprintf(temp_name, sizeof temp_name, "%s%s", dir->wal.name, temp_suffix);
-    dir->path = path_join(dir->directory, dir->wal.name, err);
-    if (dir->path == NULL)
-        return false;
-    dir->temp_path = path_join(dir->directory, temp_name, err);
-    return dir->temp_path != NULL;
-}
-
-/* A complete segment is somebody's WAL: never replaced. */
-static bool
-refuse_existing(const char *path, Error *err)
-{
-    struct stat st;
-
-    if (lstat(path, &st) == 0) {
-        (void)error_set_errno(err, EEXIST, "could not create WAL segment \"%s\"", path);
-        return error_hint(err, "A complete segment is never overwritten.");
-    }
-    if (errno != ENOENT)
-        return error_set_errno(err, errno, "could not stat file \"%s\"", path);
-    return true;
-}
-
-/* The mode is exactly ours whatever the umask, which belongs to the process. */
-static bool
-set_mode(int fd, mode_t mode, const char *path, Error *err)
-{
-    if (fchmod(fd, mode) != 0)
-        return error_set_errno(err, errno, "could not set permissions of file \"%s\"", path);
-    return true;
-}
-
-static bool
-open_partial(WalDir *dir, Error *err)
-{
-    dir->fd = file_open(dir->temp_path, O_WRONLY | O_CREAT, dir->file_mode, err);
-    if (dir->fd < 0)
-        return false;
-    /* Also of a file that was there: nobody knows whether its directory was synced. */
-    dir->name_unsynced = true;
-    return set_mode(dir->fd, dir->file_mode, dir->temp_path, err);
-}
-
 static bool
 segment_begin(WalDir *dir, Error *err)
 {
-    return set_paths(dir, ".partial", err) && refuse_existing(dir->path, err) &&
-           open_partial(dir, err);
+    const char *name = dir->wal.name;
+    int room = completion_take_room(dir->completion);
+
+    /* Also of a file that was there: nobody knows whether its directory was synced. */
+    dir->names_unsynced = true;
+    return segment_room_use(room, &dir->config, name, err) &&
+           segment_file_open(&dir->config, name, &dir->file, err);
 }
 
 static bool
-history_begin(WalDir *dir, Error *err)
+history_begin(const WalDir *dir, Error *err)
 {
-    if (dir->wal.size > HISTORY_MAX)
+    if (dir->wal.size > WAL_HISTORY_MAX)
         return error_set(err, ERR_FORMAT, "timeline history file \"%s\" has %llu bytes",
                          dir->wal.name, (unsigned long long)dir->wal.size);
-    return set_paths(dir, ".tmp", err);
+    return true;
 }
 
 static bool
 entry_begin(WalDir *dir, const Entry *entry, Error *err)
 {
-    if (!wal_entry_begin(entry, dir->segment_size, &dir->wal, err))
+    if (!wal_entry_begin(entry, dir->config.segment_size, &dir->wal, err))
         return false;
     if (dir->wal.kind == WAL_FILE_SEGMENT)
         return segment_begin(dir, err);
@@ -180,158 +132,58 @@ take_data(WalDir *dir, Span data, Error *err)
         return false;
     if (dir->wal.kind == WAL_FILE_HISTORY)
         return buf_append(&dir->history, data.data, data.len, err);
-    return file_pwrite(dir->fd, data.data, data.len, at, dir->temp_path, err);
-}
-
-/* Real zeros, not a hole: the server that recovers from this directory may reuse the file in place,
- * where a full disk would be fatal. */
-static bool
-pad(WalDir *dir, Error *err)
-{
-    uint64_t at = dir->wal.received;
-
-    while (at < dir->wal.size) {
-        Span zeros = wal_zeros(dir->wal.size - at);
-
-        if (!file_pwrite(dir->fd, zeros.data, zeros.len, at, dir->temp_path, err))
-            return false;
-        at += zeros.len;
-    }
+    if (!segment_file_write(&dir->file, data, at, err))
+        return false;
+    if (dir->config.written != NULL)
+        durable_mark_advance(dir->config.written, dir->wal.start + dir->wal.received);
     return true;
 }
 
-/* All of the segment is written: cut off what an older, longer file leaves behind it. */
+/* ---- ending ---- */
+
+/* All of the file is written: others go on with it. `end` is what the segment holds WAL up to. */
 static bool
-trim(WalDir *dir, Error *err)
+hand_over(WalDir *dir, Lsn end, bool done, Error *err)
 {
-    struct stat st;
+    CompleteSegment segment = {.file = dir->file, .end = end, .done = done};
 
-    if (fstat(dir->fd, &st) != 0)
-        return error_set_errno(err, errno, "could not stat file \"%s\"", dir->temp_path);
-    if ((uint64_t)st.st_size < dir->wal.size)
-        return error_set(err, ERR_FORMAT, "file \"%s\" has %llu bytes, should be %llu",
-                         dir->temp_path, (unsigned long long)st.st_size,
-                         (unsigned long long)dir->wal.size);
-    if ((uint64_t)st.st_size > dir->wal.size && ftruncate(dir->fd, (off_t)dir->wal.size) != 0)
-        return error_set_errno(err, errno, "could not truncate file \"%s\"", dir->temp_path);
-    return true;
-}
-
-/* ---- completing ---- */
-
-static bool
-close_checked(WalDir *dir, Error *err)
-{
-    int fd = dir->fd;
-
-    dir->fd = -1;
-    return file_close(fd, dir->temp_path, err);
-}
-
-static bool
-rename_complete(WalDir *dir, Error *err)
-{
-    if (dir->durable)
-        return file_rename_durable(dir->temp_path, dir->path, err);
-    if (rename(dir->temp_path, dir->path) != 0)
-        return error_set_errno(err, errno, "could not rename file \"%s\" to \"%s\"", dir->temp_path,
-                               dir->path);
-    return true;
-}
-
-/* The file under its temporary name is whole: give it its name. */
-static bool
-publish(WalDir *dir, Error *err)
-{
-    return sync_data(dir, err) && close_checked(dir, err) && rename_complete(dir, err);
-}
-
-static bool
-mark_archived(WalDir *dir, Error *err)
-{
-    char name[WAL_DONE_NAME_SIZE];
-    char *path;
-    int fd = -1;
-    bool ok;
-
-    if (!dir->archive_status)
-        return true;
-    wal_done_name(name, dir->wal.name);
-    path = path_join(dir->directory, name, err);
-    if (path != NULL)
-        fd = file_open(path, O_WRONLY | O_CREAT | O_TRUNC, dir->file_mode, err);
-    ok = fd >= 0 && set_mode(fd, dir->file_mode, path, err);
-    if (ok)
-        ok = file_close(fd, path, err);
-    else
-        file_close_quietly(fd);
-    free(path);
-    dir->status_written |= ok;
-    return ok;
+    if (!segment_file_trim(&dir->file, err))
+        return false;
+    memcpy(segment.name, dir->wal.name, sizeof segment.name);
+    dir->file = SEGMENT_FILE_NONE;
+    return completion_add(dir->completion, &segment, err);
 }
 
 static bool
 segment_complete(WalDir *dir, Error *err)
 {
-    if (!trim(dir, err) || !publish(dir, err))
-        return false;
-    advance(dir, dir->wal.start + dir->wal.size);
-    return mark_archived(dir, err);
+    return hand_over(dir, dir->wal.start + dir->wal.size, true, err);
 }
 
 static bool
 segment_cut_short(WalDir *dir, Error *err)
 {
-    bool ok;
+    Lsn end = dir->wal.received == 0 ? 0 : dir->wal.start + dir->wal.received;
 
-    if (dir->remainder == WAL_PAD)
-        ok = pad(dir, err) && trim(dir, err) && publish(dir, err);
-    else
-        ok = sync_data(dir, err) && sync_name(dir, err) && close_checked(dir, err);
-    if (ok && dir->wal.received > 0)
-        advance(dir, dir->wal.start + dir->wal.received);
-    return ok;
-}
-
-/* A history file that exists may be written again, but not become another one. */
-static bool
-check_same_history(WalDir *dir, Error *err)
-{
-    Buf old = BUF_INIT;
-    struct stat st;
-    bool ok = true;
-
-    if (lstat(dir->path, &st) != 0 && errno == ENOENT)
-        return true;
-    if (!file_load(dir->path, HISTORY_MAX, &old, err))
-        ok = false;
-    else if (old.len != dir->history.len ||
-             (old.len > 0 && memcmp(old.data, dir->history.data, old.len) != 0))
-        ok = error_set(err, ERR_FORMAT,
-                       "timeline history file \"%s\" exists and differs from the server's",
-                       dir->path);
-    buf_free(&old);
-    return ok;
-}
-
-static bool
-write_history(WalDir *dir, Error *err)
-{
-    dir->fd = file_open(dir->temp_path, O_WRONLY | O_CREAT | O_TRUNC, dir->file_mode, err);
-    if (dir->fd < 0)
+    if (dir->config.remainder == WAL_PAD)
+        return segment_file_pad(&dir->file, dir->wal.received, err) &&
+               hand_over(dir, end, false, err);
+    if (!sync_all(dir, err) || !segment_file_close(&dir->file, err))
         return false;
-    if (set_mode(dir->fd, dir->file_mode, dir->temp_path, err) &&
-        file_write(dir->fd, dir->history.data, dir->history.len, dir->temp_path, err) &&
-        publish(dir, err))
-        return true;
-    (void)unlink(dir->temp_path);
-    return false;
+    segment_file_free(&dir->file);
+    advance(dir, end);
+    return true;
 }
 
+/* In order, like everything that gets a name. */
 static bool
 history_end(WalDir *dir, Error *err)
 {
-    return check_same_history(dir, err) && write_history(dir, err) && mark_archived(dir, err);
+    const Span content = {.data = dir->history.data, .len = dir->history.len};
+
+    return completion_drain(dir->completion, err) &&
+           wal_history_write(&dir->config, dir->wal.name, content, err) &&
+           archive_status_done(&dir->config, dir->wal.name, err);
 }
 
 static bool
@@ -347,26 +199,18 @@ entry_end(WalDir *dir, bool complete, Error *err)
         ok = segment_complete(dir, err);
     else
         ok = segment_cut_short(dir, err);
-    forget_entry(dir);
+    dir->wal.kind = WAL_FILE_NONE;
+    buf_clear(&dir->history);
     return ok;
-}
-
-static bool
-flush(WalDir *dir, Lsn mark, Error *err)
-{
-    if (dir->wal.kind == WAL_FILE_SEGMENT && (!sync_data(dir, err) || !sync_name(dir, err)))
-        return false;
-    advance(dir, mark);
-    return true;
 }
 
 /* ---- the stage ---- */
 
 static bool
-wal_dir_push(Sink *self, const Event *event, Error *err)
+take_event(WalDir *dir, const Event *event, Error *err)
 {
-    WalDir *dir = (WalDir *)self;
-
+    if (!completion_check(dir->completion, err))
+        return false;
     switch (event->kind) {
     case EVENT_ARCHIVE_BEGIN:
     case EVENT_ARCHIVE_END:
@@ -384,18 +228,24 @@ wal_dir_push(Sink *self, const Event *event, Error *err)
 }
 
 static bool
+wal_dir_push(Sink *self, const Event *event, Error *err)
+{
+    WalDir *dir = (WalDir *)self;
+
+    if (take_event(dir, event, err))
+        return true;
+    completion_halt(dir->completion);
+    return false;
+}
+
+static bool
 wal_dir_finish(Sink *self, Error *err)
 {
     WalDir *dir = (WalDir *)self;
-    char *status;
-    bool ok;
+    bool ok = completion_drain(dir->completion, err);
 
-    if (!dir->durable || !dir->status_written)
-        return true;
-    status = path_join(dir->directory, "archive_status", err);
-    ok = status != NULL && file_sync_path(status, err);
-    free(status);
-    return ok;
+    completion_halt(dir->completion);
+    return ok && archive_status_sync(&dir->config, err);
 }
 
 static void
@@ -403,13 +253,16 @@ wal_dir_release(Sink *self)
 {
     WalDir *dir = (WalDir *)self;
 
-    forget_entry(dir);
+    completion_free(dir->completion);
+    segment_file_free(&dir->file);
     buf_free(&dir->history);
     free(dir->directory);
 }
 
 static const SinkOps wal_dir_ops = {
     .name = "wal_dir", .push = wal_dir_push, .finish = wal_dir_finish, .release = wal_dir_release};
+
+/* ---- making ---- */
 
 static bool
 check_directory(const char *path, Error *err)
@@ -424,27 +277,45 @@ check_directory(const char *path, Error *err)
 }
 
 static bool
-wal_dir_init(WalDir *dir, const WalDirConfig *config, Error *err)
+check_directories(const WalDirConfig *config, Error *err)
 {
     char *status;
     bool ok;
 
-    dir->fd = -1;
-    dir->segment_size = config->segment_size;
-    dir->file_mode = config->file_mode;
-    dir->remainder = config->remainder;
-    dir->durable = config->sync == WAL_DURABLE;
-    dir->archive_status = config->archive_status;
-    dir->mark = config->durable;
-    dir->directory = mem_strdup(config->directory, err);
-    if (dir->directory == NULL || !check_directory(dir->directory, err))
+    if (!check_directory(config->directory, err))
         return false;
     if (!config->archive_status)
         return true;
-    status = path_join(dir->directory, "archive_status", err);
+    status = path_join(config->directory, "archive_status", err);
     ok = status != NULL && check_directory(status, err);
     free(status);
     return ok;
+}
+
+static bool
+check_config(const WalDirConfig *config, Error *err)
+{
+    bool compresses = config->compression.method != COMPRESSION_NONE;
+
+    if (!wal_segment_size_valid(config->segment_size))
+        return error_set(err, ERR_BUG, "%lu is no WAL segment size",
+                         (unsigned long)config->segment_size);
+    if (compresses && (config->archive_status || config->remainder == WAL_PAD))
+        return error_set(err, ERR_BUG, "the segments of a server's pg_wal are not compressed");
+    return true;
+}
+
+static bool
+wal_dir_init(WalDir *dir, const WalDirConfig *config, Error *err)
+{
+    dir->file = SEGMENT_FILE_NONE;
+    dir->config = *config;
+    dir->directory = mem_strdup(config->directory, err);
+    dir->config.directory = dir->directory;
+    if (dir->directory == NULL || !check_directories(&dir->config, err))
+        return false;
+    dir->completion = completion_new(&dir->config, err);
+    return dir->completion != NULL;
 }
 
 Sink *
@@ -452,11 +323,8 @@ wal_dir_new(const WalDirConfig *config, Error *err)
 {
     WalDir *dir;
 
-    if (!wal_segment_size_valid(config->segment_size)) {
-        (void)error_set(err, ERR_BUG, "%lu is no WAL segment size",
-                        (unsigned long)config->segment_size);
+    if (!check_config(config, err))
         return NULL;
-    }
     dir = sink_alloc_last(sizeof *dir, &wal_dir_ops, err);
     if (dir == NULL)
         return NULL;

@@ -105,8 +105,8 @@ typedef struct WalReceiverView {
     bool streaming;
     TimeLineID timeline;
     Lsn received;     /* and handed to the sink */
-    Lsn written;      /* as reported to the server */
-    Lsn flushed;      /* likewise; 0: not reported */
+    Lsn written;      /* as the server is told with the next status */
+    Lsn flushed;      /* likewise; 0: nothing */
     Lsn server_end;   /* how far the server has WAL, as it said last; 0: it said nothing yet */
     int64_t heard_ms; /* clock_ms when it said something last */
     uint64_t beats;   /* how often the loop has gone round: does not move when it hangs */
@@ -193,10 +193,10 @@ typedef struct WalSegmentFile {
 bool wal_segment_file_parse(const char *name, uint32_t segment_size, WalSegmentFile *ret_file);
 
 /*
- * Reads a segment's file, decompressed, and gives its bytes to `take` in order, at most segment_size
- * + 1 of them; false from `take` ends the reading, as a success. A file that is damaged, cut short
- * or longer than a segment gives what can be read of it and then fails with ERR_FORMAT; a file that
- * cannot be read is ERR_SYSTEM.
+ * Reads a segment's file, decompressed, and gives its bytes to `take` in order, at most one more
+ * than a segment has; false from `take` ends the reading, as a success. A file that is damaged, cut
+ * short or longer than a segment gives what can be read of it and then fails with ERR_FORMAT; a
+ * file that cannot be read is ERR_SYSTEM.
  */
 bool wal_segment_read(const char *path, CompressionMethod compression, uint32_t segment_size,
                       bool (*take)(void *ctx, Span bytes), void *ctx, Error *err) MUST_USE;
@@ -204,10 +204,15 @@ bool wal_segment_read(const char *path, CompressionMethod compression, uint32_t 
 typedef struct WalResumeConfig {
     const char *directory;
     uint32_t segment_size;
+    /* Of the server's timeline; NULL: not known. What is of one of its ancestors, but beyond the
+     * fork, is passed over, unless there is nothing else. */
+    const TimelineHistory *history;
     /* May be NULL. A complete segment that is not one (size, decompression, record chain) is passed
      * over: where streaming goes on is before it. Only the newest ones are looked into. */
     void (*skipped)(void *ctx, const char *path, const char *reason);
-    /* May be NULL. Segments between those that are here are missing: `first` to `last`. */
+    /* May be NULL. Segments between those that are here are missing: `first` to `last`, before one
+     * of `timeline`; also where streaming goes on with them. Up to the newest complete segment
+     * those that are only partial are missing too. */
     void (*hole)(void *ctx, TimeLineID timeline, uint64_t first, uint64_t last);
     void *ctx;
 } WalResumeConfig;
@@ -215,7 +220,8 @@ typedef struct WalResumeConfig {
 /* Where an archive ends. */
 typedef struct WalResume {
     bool found; /* false: no segment here; nothing else counts */
-    Lsn start;  /* the first segment that is not complete: the start of it */
+    Lsn start;  /* of the segment to go on with: behind the newest complete one, the same once more
+                 * on a newer timeline, or the oldest that is here when none is sound */
     Lsn end;    /* of what is here and intact, from `start` on: where the server shall go on */
     TimeLineID timeline;
     uint64_t system_id; /* of the cluster that the newest segments are from; 0: not known */
@@ -226,13 +232,16 @@ typedef struct WalResume {
  * the same timeline that follow it without a hole are read, in whichever compression, and are good
  * up to their last record whose CRC is right, provided that the record which continues into them
  * can be checked from the segment before. Where the segment before the newest partial one is
- * missing although there are older ones, streaming goes on at the missing one. *ret_tail (NULL:
- * nothing) gives these bytes. Reads names only but for the newest files: 100,000 are no matter.
+ * missing although there are older ones, streaming goes on at the missing one; where a timeline
+ * ends among partial ones, on that timeline. *ret_tail (NULL: nothing) gives these bytes. Reads
+ * names only but for the newest files: 100,000 are no matter. ERR_FORMAT when behind the newest
+ * segment there can be no other one.
  */
 bool wal_resume_find(const WalResumeConfig *config, WalResume *ret_resume, WalTail **ret_tail,
                      Error *err) MUST_USE;
 
-/* The next bytes, valid until the next call; none: the end. */
+/* The next bytes, 128 KiB at most, valid until the next call; none: the end. Reads the files once
+ * more: one that has changed since, before the tail's end, is ERR_FORMAT. */
 bool wal_tail_next(WalTail *tail, Span *ret_bytes, Error *err) MUST_USE;
 void wal_tail_free(WalTail *tail);
 
@@ -288,10 +297,41 @@ bool wal_start_decide(const WalStartFacts *facts, WalStart *ret_start, Error *er
 
 /*
  * The first segment start at or behind `from` that the server can stream on `timeline`, by trying;
- * `until` is its current position. For WAL that it has recycled. The Conn streams nothing at the
- * call and afterwards.
+ * `until` is its current position, or where `timeline` ends. For WAL that it has recycled. A slot
+ * is not moved. ERR_SERVER with sqlstate 58P01 when there is none up to `until`. The Conn streams
+ * nothing at the call and afterwards; only after another error it may be of no more use.
  */
 bool wal_find_earliest(Conn *conn, const char *slot, TimeLineID timeline, Lsn from, Lsn until,
                        uint32_t segment_size, Lsn *ret_earliest, Error *err) MUST_USE;
+
+/* ---- how far behind in time; pure ---- */
+
+#define WAL_LAG_SAMPLES 64
+
+typedef struct WalLagSample {
+    Lsn end;
+    int64_t ms; /* the server had nothing between the sample before and `end` earlier than this */
+} WalLagSample;
+
+/*
+ * When the server got how far, for as long as that is of interest; a value, empty when it is all
+ * zeros. It stays good over reconnections, but not over a change of the timeline.
+ */
+typedef struct WalLag {
+    WalLagSample samples[WAL_LAG_SAMPLES]; /* later and further from one to the next */
+    size_t count;
+} WalLag;
+
+/* The server has WAL up to `server_end`, as seen now. Anything lower than before is ignored: a
+ * server that is behind with sending says so in between. */
+void wal_lag_note(WalLag *lag, Lsn server_end, int64_t now_ms);
+
+/*
+ * How long the server has had WAL that is not flushed, as far as was noted; 0: `flushed` has
+ * reached all of it. Never too short; when there are many notes it may be too long, by a tenth of
+ * the longest time that was told, or that lay between two calls, not long before. What is flushed
+ * is forgotten: call it from time to time, with an LSN that does not go back.
+ */
+int64_t wal_lag_ms(WalLag *lag, Lsn flushed, int64_t now_ms);
 
 #endif

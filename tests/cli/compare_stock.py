@@ -1,14 +1,16 @@
 #!/usr/bin/env python3
-"""Runs pg_basebackup command lines with pgstow and with the stock tool, and compares what they say.
+"""Runs command lines of pg_basebackup and pg_receivewal with pgstow and with the stock tools, and
+compares what they say.
 
     compare_stock.py [-v]
 
 Nothing listens where both are sent, so that a command line that is in order ends there. Compared are
 exit status, standard output, standard error and what was made in the directory they run in.
 
-The stock tool is the newest one that there is: of scripts/servers, and in the directory of
-MAJOR/bin/pg_basebackup that STOCK_DIR may name. Those before 18 miss some options: see SINCE. pgstow
-is the pg_basebackup in PGSTOW_COMPAT. Ends with status 77 when there is no stock tool.
+The stock tools are the newest ones that there are: of scripts/servers, and in the directory of
+MAJOR/bin/pg_basebackup, say, that STOCK_DIR may name. Those before 18 miss some options: see `since`
+of each tool. pgstow is what is called like them in PGSTOW_COMPAT. Ends with status 77 when there is no
+stock tool.
 """
 
 import argparse
@@ -19,6 +21,7 @@ import shlex
 import subprocess
 import sys
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -27,8 +30,19 @@ NOT_RUN = 77
 KEPT_VARIABLES = ("ASAN_OPTIONS", "UBSAN_OPTIONS", "TSAN_OPTIONS", "LSAN_OPTIONS",
                   "LD_LIBRARY_PATH")
 
-# One command line per line. Both must do the same.
-ALIKE = """
+
+@dataclass
+class Tool:
+    """What is compared of one tool."""
+    name: str
+    alike: str  # one command line per line: both must do the same
+    different: dict  # what differs on purpose, and why: still run, so that this stays true
+    # Command lines (as regular expressions, searched for) that an older stock tool than this does
+    # not take as 18 does.
+    since: dict
+
+
+BASEBACKUP_ALIKE = """
 # what getopt says
 
 --bogus
@@ -287,8 +301,7 @@ x -D y
 -D x -w -h 127.0.0.1 -p 1 -U nobody
 """
 
-# What differs on purpose: still run, so that this table stays true.
-DIFFERENT = {
+BASEBACKUP_DIFFERENT = {
     "--help": "no addresses of the PostgreSQL project, and one more line: --progress=json",
     "--version": "names pgstow too",
     "-D x --help": "taken anywhere in the line",
@@ -311,22 +324,210 @@ DIFFERENT = {
     "-D x -s ' '": "the stock tool takes nothing for 0",
 }
 
-# Command lines (as regular expressions, searched for) that an older stock tool than this does not
-# take as 18 does.
-SINCE = {
+BASEBACKUP_SINCE = {
     r"-i\b|--incremental": 17,
     r"--sync-method": 17,
     r"long": 16,
     r"-Z (0|00|''|client-|client-5)$": 16,
 }
 
+RECEIVEWAL_ALIKE = """
+# what getopt says
 
-def stock_tool():
-    """The path of the newest stock tool, or None."""
+--bogus
+-y
+-D
+--directory
+-E
+-s
+-S
+-Z
+--compress
+--slot
+-D x --synchronous=on
+-D x --no-sync=yes
+-D x --no-loop=1
+-D x --create-slot=s
+-D x --no-p
+-D x --no-lo
+-D x --sync
+-D x --end=0/1
+-D x -nvZ
+-D x -i
+
+# arguments
+
+x
+x y
+-D x y
+x -D y
+-D x -- y
+-D x -- -y
+-n y -D x
+
+# where to
+
+-D ''
+-D x
+-D x/y
+-D x -n
+-D x -v
+-D /dev/null
+-D .
+-D ./
+-D . -n
+-D . -v -n --no-sync
+-D . --synchronous
+-D . -S s
+-D . -S ''
+-D x -D .
+
+# actions
+
+--create-slot
+--drop-slot
+--create-slot -D x
+--create-slot --drop-slot
+--create-slot --drop-slot -S s
+--create-slot -S s
+--create-slot --if-not-exists -S s
+--create-slot -S s -v
+--create-slot -S s -n
+--drop-slot -S s
+--drop-slot -S s --if-not-exists -v
+-D . --if-not-exists
+--if-not-exists
+-S s
+
+# what goes together
+
+--synchronous --no-sync
+-D x --synchronous --no-sync
+-D x --no-sync --synchronous -Z foo
+--create-slot --synchronous --no-sync
+--create-slot -S s --synchronous --no-sync
+--drop-slot -S s --no-sync
+
+# compression
+
+-Z foo
+-Z foo -D x y
+-Z foo --create-slot
+-Z foo --create-slot -S s
+-D x -Z 0
+-D x -Z 5
+-D x -Z 10
+-D x -Z 00
+-D x -Z -1
+-D x -Z ''
+-D x -Z ' 5'
+-D x -Z '5 '
+-D x -Z +5
+-D x -Z 5x
+-D x -Z none
+-D x -Z none:
+-D x -Z none:5
+-D x -Z gzip
+-D x -Z gzip:0
+-D x -Z gzip:1
+-D x -Z gzip:9
+-D x -Z gzip:10
+-D x -Z gzip:foo
+-D x -Z gzip:level=
+-D x -Z gzip:level=5
+-D x -Z gzip:level=1,level=2
+-D x -Z gzip:workers=1
+-D x -Z gzip:long
+-D x -Z lz4
+-D x -Z lz4:1
+-D x -Z lz4:12
+-D x -Z lz4:13
+-D x -Z lz4:workers=2
+-D x -Z zstd:23
+-D x -Z zstd:workers=x
+-D x -Z GZIP
+-D x -Z foo
+-D x -Z foo:5
+-D x -Z :
+-D x -Z :5
+-D x -Z client-gzip
+-D x -Z server-gzip
+-D x -Z foo -Z none
+-D . -Z lz4 -n
+
+# positions and numbers
+
+-D x -E ''
+-D x -E 0
+-D x -E foo
+-D x -E 0/
+-D x -E /0
+-D x -E 0/0
+-D x -E a/bC
+-D x -E FFFFFFFF/FFFFFFFF
+-D x -E 0/G
+-D . -E 0/1 -n
+-D x -E foo -Z bar
+-D x -s 0
+-D x -s '2147483 '
+-D x -s 2147484
+-D x -s -1
+-D x -s 99999999999999999999
+-D x -s 10s
+
+# connections
+
+-D . -p 99999
+-D . -p nineteen
+-D . -d 'colour=red'
+-D . -d "host='"
+-D . -d postgresql://127.0.0.1:1
+-D . -w -h 127.0.0.1 -p 1 -U nobody
+-D . -w -h 127.0.0.1 -p 1 -v -n
+--create-slot -S s -w -h 127.0.0.1 -p 1
+"""
+
+RECEIVEWAL_DIFFERENT = {
+    "--help": "no addresses of the PostgreSQL project, and options of our own",
+    "--version": "names pgstow too",
+    "-D x --help": "taken anywhere in the line",
+    "-D x -V": "taken anywhere in the line",
+    "-D x --s": "the possible options are listed in the order of --help",
+    "-D x --no": "the possible options are listed in the order of --help",
+    "-D x --status=1": "--status-file makes it ambiguous",
+    "-D x --accept-gap": "an option of our own",
+    "-D x --receive-timeout=5": "an option of our own",
+    "-D x --status-file=x": "an option of our own",
+    "-D x -Z zstd": "the stock tool cannot",
+    "-D x -Z zstd:long": "the stock tool cannot",
+    "-D x -s ''": "the stock tool takes nothing for 0",
+    "-D x -s ' '": "the stock tool takes nothing for 0",
+    "-D x -E 123456789/0": "the stock tool cuts the number off",
+    "-D x -E ' 0/0'": "scanf, in the stock tool, skips blanks",
+    "-D x -E '0/0 '": "scanf, in the stock tool, does not look at what follows",
+    "-D x -E 0/0/0": "scanf, in the stock tool, does not look at what follows",
+    "-D x -E +0/0": "scanf, in the stock tool, takes a sign",
+    "-D x -E 0x1/0": "scanf, in the stock tool, takes a prefix",
+}
+
+RECEIVEWAL_SINCE = {
+    r"-Z (0|00|'')$": 16,
+    r"zstd:long": 16,
+    r"gzip:long": 16,
+}
+
+TOOLS = [
+    Tool("pg_basebackup", BASEBACKUP_ALIKE, BASEBACKUP_DIFFERENT, BASEBACKUP_SINCE),
+    Tool("pg_receivewal", RECEIVEWAL_ALIKE, RECEIVEWAL_DIFFERENT, RECEIVEWAL_SINCE),
+]
+
+
+def stock_tool(name):
+    """The path of the newest stock tool of this name, or None."""
     listing = subprocess.run([ROOT / "scripts" / "servers", "--path"], check=True,
                              capture_output=True, text=True)
     homes = [Path(home) for home in (listing.stdout.strip(), os.environ.get("STOCK_DIR")) if home]
-    tools = [tool for home in homes for tool in home.glob("[0-9]*/bin/pg_basebackup")]
+    tools = [tool for home in homes for tool in home.glob(f"[0-9]*/bin/{name}")]
     return max(tools, key=lambda tool: int(tool.parts[-3]), default=None)
 
 
@@ -335,23 +536,21 @@ def stock_major(tool):
     return int(re.search(r"\(PostgreSQL\) (\d+)", out).group(1))
 
 
-def command_lines():
-    for line in ALIKE.splitlines():
-        if line and not line.startswith("#"):
+def command_lines(tool, major):
+    """Those that a stock tool of this major version takes as 18 does."""
+    lines = [line for line in tool.alike.splitlines() if line and not line.startswith("#")]
+    for line in [*lines, *tool.different]:
+        if all(first <= major for pattern, first in tool.since.items() if re.search(pattern, line)):
             yield line
 
 
-def since(line):
-    return max((major for pattern, major in SINCE.items() if re.search(pattern, line)), default=0)
-
-
-def behaviour(tool, line):
-    """What the tool does with a command line, as lines of text."""
+def behaviour(path, name, line):
+    """What the tool at this path does with a command line, as lines of text."""
     environment = {k: os.environ[k] for k in KEPT_VARIABLES if k in os.environ}
     environment |= {"LC_ALL": "C", "PATH": "/usr/bin:/bin", "PGHOST": "/nowhere"}
     with tempfile.TemporaryDirectory(prefix="pgstow-cli-") as directory:
-        result = subprocess.run(["pg_basebackup", *shlex.split(line)], executable=tool,
-                                cwd=directory, env=environment, capture_output=True, timeout=30,
+        result = subprocess.run([name, *shlex.split(line)], executable=path, cwd=directory,
+                                env=environment, capture_output=True, timeout=30,
                                 start_new_session=True, stdin=subprocess.DEVNULL)
         made = sorted(str(path.relative_to(directory)) for path in Path(directory).rglob("*"))
     lines = [f"exit status {result.returncode}"] + [f"made {name}" for name in made]
@@ -360,30 +559,34 @@ def behaviour(tool, line):
     return lines
 
 
-def main():
-    parser = argparse.ArgumentParser(description="Compares pg_basebackup with the stock tool.")
-    parser.add_argument("-v", "--verbose", action="store_true", help="show the differences meant")
-    arguments = parser.parse_args()
-    stock = stock_tool()
-    if stock is None:
-        print("there is no stock tool: run scripts/servers")
-        return NOT_RUN
+def compare(tool, stock, verbose):
+    """How many command lines are not as expected."""
     major = stock_major(stock)
-
     count = failed = 0
-    for line in [*command_lines(), *DIFFERENT]:
-        if since(line) > major:
-            continue
+    for line in command_lines(tool, major):
         count += 1
-        ours, theirs = (behaviour(tool, line) for tool in (COMPAT / "pg_basebackup", stock))
-        meant = line in DIFFERENT
+        ours = behaviour(COMPAT / tool.name, tool.name, line)
+        theirs = behaviour(stock, tool.name, line)
+        meant = line in tool.different
         if (ours != theirs) != meant:
             failed += 1
-            print(f"pg_basebackup {line}: {'no difference any more' if meant else 'differs'}")
-        if ours != theirs and (not meant or arguments.verbose):
+            print(f"{tool.name} {line}: {'no difference any more' if meant else 'differs'}")
+        if ours != theirs and (not meant or verbose):
             for text in difflib.unified_diff(theirs, ours, "stock", "pgstow", lineterm=""):
                 print(f"    {text}")
     print(f"{count} command lines compared with {stock} ({major}), {failed} not as expected")
+    return failed
+
+
+def main():
+    parser = argparse.ArgumentParser(description="Compares our tools with the stock tools.")
+    parser.add_argument("-v", "--verbose", action="store_true", help="show the differences meant")
+    arguments = parser.parse_args()
+    pairs = [(tool, stock_tool(tool.name)) for tool in TOOLS]
+    if not any(stock for _, stock in pairs):
+        print("there is no stock tool: run scripts/servers")
+        return NOT_RUN
+    failed = sum(compare(tool, stock, arguments.verbose) for tool, stock in pairs if stock)
     return 1 if failed else 0
 
 

@@ -26,11 +26,12 @@
 #define FD_MAX    64              /* the lowest number is taken first: one that is left is below */
 
 static const char *const kind_names[FAULT_KIND_COUNT] = {
-    [FAULT_MEMORY] = "memory", [FAULT_OPEN] = "open", [FAULT_READ] = "read",
-    [FAULT_WRITE] = "write",   [FAULT_SYNC] = "sync", [FAULT_CLOSE] = "close",
-    [FAULT_RENAME] = "rename", [FAULT_MAKE] = "make", [FAULT_REMOVE] = "remove",
-    [FAULT_STAT] = "stat",     [FAULT_MODE] = "mode", [FAULT_TRUNCATE] = "truncate",
-    [FAULT_THREAD] = "thread", [FAULT_WAIT] = "wait", [FAULT_RESOURCE] = "resource",
+    [FAULT_MEMORY] = "memory",   [FAULT_OPEN] = "open", [FAULT_READ] = "read",
+    [FAULT_WRITE] = "write",     [FAULT_SYNC] = "sync", [FAULT_CLOSE] = "close",
+    [FAULT_RENAME] = "rename",   [FAULT_MAKE] = "make", [FAULT_REMOVE] = "remove",
+    [FAULT_STAT] = "stat",       [FAULT_MODE] = "mode", [FAULT_TRUNCATE] = "truncate",
+    [FAULT_THREAD] = "thread",   [FAULT_WAIT] = "wait", [FAULT_RESOURCE] = "resource",
+    [FAULT_RESERVE] = "reserve",
 };
 
 static _Thread_local bool under_test;
@@ -97,6 +98,8 @@ int __real_symlink(const char *target, const char *path);
 int __wrap_symlink(const char *target, const char *path);
 int __real_symlinkat(const char *target, int dir, const char *path);
 int __wrap_symlinkat(const char *target, int dir, const char *path);
+int __real_linkat(int from_dir, const char *from, int to_dir, const char *to, int flags);
+int __wrap_linkat(int from_dir, const char *from, int to_dir, const char *to, int flags);
 int __real_unlink(const char *path);
 int __wrap_unlink(const char *path);
 int __real_unlinkat(int dir, const char *path, int flags);
@@ -117,6 +120,8 @@ int __real_fchmod(int fd, mode_t mode);
 int __wrap_fchmod(int fd, mode_t mode);
 int __real_ftruncate64(int fd, off_t size);
 int __wrap_ftruncate64(int fd, off_t size);
+int __real_fallocate64(int fd, int mode, off_t offset, off_t len);
+int __wrap_fallocate64(int fd, int mode, off_t offset, off_t len);
 int __real_pthread_create(pthread_t *thread, const pthread_attr_t *attr, void *(*run)(void *),
                           void *arg);
 int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attr, void *(*run)(void *),
@@ -306,7 +311,7 @@ __wrap_free(void *block)
 static mode_t
 mode_of(int flags, va_list args)
 {
-    return (flags & O_CREAT) != 0 ? va_arg(args, mode_t) : 0;
+    return (flags & O_CREAT) != 0 || (flags & O_TMPFILE) == O_TMPFILE ? va_arg(args, mode_t) : 0;
 }
 
 static int
@@ -396,6 +401,16 @@ __wrap_readdir64(DIR *dir)
 
 /* ---- writing ---- */
 
+/* What has no name is not on any account: a power failure leaves nothing of it. */
+static bool
+is_nameless(const Place *place)
+{
+    const char *end = " (deleted)";
+    size_t len = strlen(place->path);
+
+    return len >= strlen(end) && strcmp(place->path + len - strlen(end), end) == 0;
+}
+
 static void
 wrote(int fd, uint64_t end)
 {
@@ -404,6 +419,8 @@ wrote(int fd, uint64_t end)
     if (!under_test || !is_file(fd))
         return;
     place_of_fd(fd, &place);
+    if (is_nameless(&place))
+        return;
     disk_written(place.path, end);
 }
 
@@ -559,6 +576,15 @@ __wrap_symlinkat(const char *target, int dir, const char *path)
     return made(__real_symlinkat(target, dir, path), dir, path);
 }
 
+/* For a file that had no name: what it holds already counts as nothing. */
+int
+__wrap_linkat(int from_dir, const char *from, int to_dir, const char *to, int flags)
+{
+    if (fails_at(FAULT_MAKE, "linkat", to_dir, to))
+        return -1;
+    return made(__real_linkat(from_dir, from, to_dir, to, flags), to_dir, to);
+}
+
 static int
 removed(int result, int dir, const char *path)
 {
@@ -637,6 +663,13 @@ int
 __wrap_ftruncate64(int fd, off_t size)
 {
     return fails_fd(FAULT_TRUNCATE, "ftruncate", fd) ? -1 : __real_ftruncate64(fd, size);
+}
+
+int
+__wrap_fallocate64(int fd, int mode, off_t offset, off_t len)
+{
+    return fails_fd(FAULT_RESERVE, "fallocate", fd) ? -1
+                                                    : __real_fallocate64(fd, mode, offset, len);
 }
 
 /* ---- threads ---- */

@@ -37,6 +37,7 @@ typedef enum FaultKind {
     FAULT_THREAD,   /* pthread_create */
     FAULT_WAIT,     /* poll */
     FAULT_RESOURCE, /* eventfd, getrandom, realpath, duplicates of descriptors */
+    FAULT_RESERVE,  /* fallocate */
     FAULT_KIND_COUNT
 } FaultKind;
 

@@ -577,6 +577,44 @@ stop_ends_an_attempt_that_hangs(void **state)
     stop_destroy(&never);
 }
 
+static void
+patience_ends_an_attempt_that_hangs(void **state)
+{
+    Stop never;
+    Peer peer;
+
+    (void)state;
+    peer_init(&peer);
+    assert_true(stop_init(&never, &peer.err));
+    peer.config.hold = &never;
+    peer.conn_config.patience_ms = 100;
+    wire_stall(&peer.script, NULL);
+    peer_start(&peer);
+    assert_refused(&peer, &peer.conn_config, ERR_CONNECTION,
+                   "no answer from the server within 100 ms");
+    peer_done(&peer);
+    stop_destroy(&never);
+}
+
+static void
+patience_ends_a_command_that_hangs(void **state)
+{
+    ServerIdentity identity;
+    Peer peer;
+
+    (void)state;
+    peer_init(&peer);
+    peer.conn_config.patience_ms = 100;
+    wire_stall(&peer.script, NULL);
+    peer_start(&peer);
+    peer.conn = conn_open(&peer.conn_config, &peer.err);
+    assert_non_null(peer.conn);
+    assert_false(repl_identify_system(peer.conn, &identity, &peer.err));
+    assert_int_equal(peer.err.code, ERR_CONNECTION);
+    assert_non_null(strstr(peer.err.message, "no answer from the server within 100 ms"));
+    peer_done(&peer);
+}
+
 /* connect_timeout (libpq's smallest is two seconds) moves on to the next host. */
 static void
 connect_timeout_still_works(void **state)
@@ -877,6 +915,8 @@ main(void)
         cmocka_unit_test(beside_with_single_options),
         cmocka_unit_test(beside_a_server_that_is_gone),
         cmocka_unit_test(stop_ends_an_attempt_that_hangs),
+        cmocka_unit_test(patience_ends_an_attempt_that_hangs),
+        cmocka_unit_test(patience_ends_a_command_that_hangs),
         cmocka_unit_test(connect_timeout_still_works),
         cmocka_unit_test(connect_timeout_that_was_stopped),
         cmocka_unit_test(looking_for_the_timeout_leaves_no_trace),

@@ -192,11 +192,50 @@ memory_runs_out_everywhere(void **state)
     peer_done(&peer);
 }
 
+/* A connection, and one more that is asked for a slot. */
+static bool
+use_sql(const ConnConfig *config, Error *err)
+{
+    Conn *conn = conn_open(config, err);
+    SlotState slot;
+    bool ok = conn != NULL && repl_read_slot_by_sql(conn, config, "s", &slot, err);
+
+    conn_free(conn);
+    return ok;
+}
+
+static void
+memory_runs_out_beside(void **state)
+{
+    bool ok = false;
+    long n = 0;
+    Peer peer;
+
+    (void)state;
+    peer_init(&peer);
+    peer_answer(&peer, "SELECT", ROW("physical", "0/1"));
+    peer.config.repeat = true;
+    peer_start(&peer);
+    while (!ok) {
+        peer.err = ERROR_INIT;
+        countdown = ++n;
+        ok = use_sql(&peer.conn_config, &peer.err);
+        countdown = -1;
+        if (!ok) {
+            assert_non_null(strstr(peer.err.message, "out of memory"));
+            assert_int_equal(peer.err.code, ERR_MEMORY);
+        }
+    }
+    assert_true(n > 6);
+    peer_done(&peer);
+}
+
 int
 main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(memory_runs_out_everywhere),
+        cmocka_unit_test(memory_runs_out_beside),
     };
 
     peer_clean_environment();

@@ -16,6 +16,8 @@
 
 #include "common/crc32c.h"
 #include "support/recorder.h"
+#include "support/temp_dir.h"
+#include "support/wal_builder.h"
 #include "support/wire_server.h"
 #include "walrecv/walrecv.h"
 
@@ -295,6 +297,7 @@ assert_failed(Run *run, ErrorCode code, const char *message)
 typedef struct Status {
     Lsn written;
     Lsn flushed;
+    bool asks; /* for an answer */
 } Status;
 
 /* The n-th status message that the server got; after end_server. */
@@ -311,7 +314,7 @@ status(Run *run, size_t n)
     status.flushed = read_be64(&reader);
     assert_int_equal(read_be64(&reader), 0); /* applied: we apply nothing */
     assert_true(read_be64(&reader) > 0);
-    assert_int_equal(read_u8(&reader), 0);
+    status.asks = read_u8(&reader) == 1;
     return status;
 }
 
@@ -332,6 +335,7 @@ assert_status(Run *run, size_t n, Lsn written, Lsn flushed)
 
     assert_int_equal(got.written, written);
     assert_int_equal(got.flushed, flushed);
+    assert_false(got.asks);
 }
 
 /* ---- reaching the end ---- */
@@ -1185,6 +1189,121 @@ test_publishes_before_it_waits(void **state)
     stop_destroy(&more);
 }
 
+/* ---- going on with what is on disk ---- */
+
+#define PARTIAL "000000010000000000000010.partial"
+
+/* A partial segment with `records` of 1000 bytes in it, and how far they are intact. */
+static WalTail *
+make_tail(TempDir *dir, WalBuilder *wal, size_t records, Lsn *ret_end)
+{
+    const WalResumeConfig config = {.directory = dir->path, .segment_size = (uint32_t)MB};
+    Error err = ERROR_INIT;
+    WalResume resume;
+    WalTail *tail;
+    Span segment;
+
+    wal_builder_init(wal, &(WalBuilderConfig){.magic = 0xD118,
+                                              .timeline = 1,
+                                              .system_id = 7,
+                                              .segment_size = (uint32_t)MB,
+                                              .start = START});
+    for (size_t i = 0; i < records; i++)
+        (void)wal_builder_record(wal, 10, 0, 1000);
+    *ret_end = wal->end;
+    wal_builder_zero(wal, START + MB);
+    segment = wal_builder_span(wal, START, START + MB);
+    temp_dir_write(dir, PARTIAL, segment.data, segment.len);
+    if (!wal_resume_find(&config, &resume, &tail, &err))
+        fail_msg("%s", err.message);
+    assert_true(resume.found);
+    assert_int_equal(resume.start, START);
+    assert_int_equal(resume.end, *ret_end);
+    return tail;
+}
+
+/* What is there goes the way of what is received, and the server is asked for what follows. */
+static void
+test_goes_on_behind_a_tail(void **state)
+{
+    char command[80];
+    WalBuilder wal;
+    TempDir dir;
+    Run run;
+    Lsn end;
+
+    (void)state;
+    temp_dir_make(&dir);
+    set_up(&run);
+    run.config.tail = make_tail(&dir, &wal, 100, &end);
+    run.config.stop_at = end + 50;
+    (void)snprintf(command, sizeof command, "START_REPLICATION " LSN_FORMAT " TIMELINE 1",
+                   LSN_ARGS(end));
+    put_wal(wire_stream(&run.script, command), 1, end, 50);
+    wire_stream_end(&run.script);
+    play(&run);
+    if (run.result != WAL_RUN_REACHED)
+        fail_msg("%s", run.err.message);
+    assert_int_equal(wal_receiver_position(run.receiver), end + 50);
+    (void)snprintf(command, sizeof command,
+                   "data %llu crc=", (unsigned long long)(end + 50 - START));
+    assert_non_null(strstr(events(&run), command));
+    tear_down(&run);
+    wal_builder_free(&wal);
+    temp_dir_remove(&dir);
+}
+
+/* The end may lie within what is there: then nothing is asked of the server. */
+static void
+test_tail_reaches_the_end(void **state)
+{
+    WalBuilder wal;
+    TempDir dir;
+    Run run;
+    Lsn end;
+
+    (void)state;
+    temp_dir_make(&dir);
+    set_up(&run);
+    run.config.tail = make_tail(&dir, &wal, 100, &end);
+    run.config.stop_at = START + 1;
+    play(&run);
+    assert_int_equal(run.result, WAL_RUN_REACHED);
+    assert_int_equal(wal_receiver_position(run.receiver), end);
+    tear_down(&run);
+    wal_builder_free(&wal);
+    temp_dir_remove(&dir);
+}
+
+/* The tail belongs to the receiver, also when that cannot be made; a file that has changed since
+ * ends the run before the server is asked for anything. */
+static void
+test_tail_that_changed(void **state)
+{
+    WalBuilder wal;
+    TempDir dir;
+    Span segment;
+    Run run;
+    Lsn end;
+
+    (void)state;
+    temp_dir_make(&dir);
+    set_up(&run);
+    run.config.tail = make_tail(&dir, &wal, 900, &end);
+    wal_builder_free(&wal);
+    assert_null(wal_receiver_new(&run.config, &run.err)); /* no connection */
+    run.config.tail = make_tail(&dir, &wal, 900, &end);
+    *wal_builder_at(&wal, START + 5000) ^= 1;
+    segment = wal_builder_span(&wal, START, START + MB);
+    temp_dir_write(&dir, PARTIAL, segment.data, segment.len);
+    play(&run);
+    assert_int_equal(run.result, WAL_RUN_FAILED);
+    assert_int_equal(run.err.code, ERR_FORMAT);
+    tear_down(&run);
+    wal_builder_free(&wal);
+    temp_dir_remove(&dir);
+}
+
 /* ---- status ---- */
 
 static bool
@@ -1372,6 +1491,125 @@ test_status_when_the_mark_moves(void **state)
     end_server(&run);
     assert_status(&run, 0, START, 0);
     assert_status(&run, 1, START + MB, START + MB);
+    tear_down(&run);
+}
+
+/* Synchronous: what comes while a flush is under way is flushed together, and the server hears of
+ * each flush at once. */
+static void
+test_flushes_at_once(void **state)
+{
+    Run run;
+    const char *text;
+    size_t flushes = 0;
+
+    (void)state;
+    set_up(&run);
+    run.with_handoff = true;
+    run.config.flush_lag_ms = WAL_FLUSH_AT_ONCE;
+    run.config.stop_at = START + 600;
+    run.config.durable = &run.mark;
+    run.recording.hook = advance_slowly;
+    run.recording.ctx = &run.mark;
+    put_wal(wire_stream(&run.script, "START_REPLICATION 0/1000000 TIMELINE 1"), 1, START, 100);
+    wire_step(&run.script, WIRE_COPY_DATA); /* 0 */
+    for (Lsn at = 100; at < 500; at += 100)
+        put_wal(wire_send(&run.script), 1, START + at, 100);
+    wire_step(&run.script, WIRE_COPY_DATA); /* 1 */
+    put_wal(wire_send(&run.script), 1, START + 500, 100);
+    wire_stream_end(&run.script);
+    play(&run);
+    assert_int_equal(run.result, WAL_RUN_REACHED);
+    for (text = events(&run); (text = strstr(text, "flush ")) != NULL; text++)
+        flushes++;
+    /* One, then one or two for the four messages, then perhaps one for the end. */
+    assert_in_range(flushes, 2, 4);
+    end_server(&run);
+    assert_status(&run, 0, START + 100, START + 100);
+    assert_true(status(&run, 1).flushed > START + 100);
+    tear_down(&run);
+}
+
+/* Otherwise what was received is flushed when it is old enough, whatever the server says. */
+static void
+test_flushes_what_is_old(void **state)
+{
+    Run run;
+    int64_t began;
+
+    (void)state;
+    set_up(&run);
+    run.config.flush_lag_ms = 200;
+    run.config.stop_at = START + 200;
+    run.config.durable = &run.mark;
+    run.recording.hook = advance_at_flush;
+    run.recording.ctx = &run.mark;
+    put_wal(wire_stream(&run.script, "START_REPLICATION 0/1000000 TIMELINE 1"), 1, START, 100);
+    wire_step(&run.script, WIRE_COPY_DATA);
+    put_wal(wire_send(&run.script), 1, START + 100, 100);
+    wire_stream_end(&run.script);
+    began = clock_ms();
+    play(&run);
+    assert_int_equal(run.result, WAL_RUN_REACHED);
+    assert_in_range(clock_ms() - began, 200, 5000);
+    end_server(&run);
+    assert_status(&run, 0, START + 100, START + 100);
+    tear_down(&run);
+}
+
+/* What is written and what is flushed are told apart. */
+static void
+test_written_is_what_the_sink_says(void **state)
+{
+    DurableMark written = {.lsn = START + 50};
+    Run run;
+    Buf *out;
+
+    (void)state;
+    set_up(&run);
+    run.config.stop_at = START + 200;
+    run.config.written = &written;
+    out = wire_stream(&run.script, "START_REPLICATION 0/1000000 TIMELINE 1");
+    put_wal(out, 1, START, 100);
+    put_keepalive(out, START + 170, true);
+    wire_step(&run.script, WIRE_COPY_DATA);
+    put_wal(wire_send(&run.script), 1, START + 100, 100);
+    wire_stream_end(&run.script);
+    play(&run);
+    assert_int_equal(run.result, WAL_RUN_REACHED);
+    assert_int_equal(wal_receiver_view(run.receiver).received, START + 200);
+    assert_int_equal(wal_receiver_view(run.receiver).written, START + 50);
+    assert_int_equal(wal_receiver_view(run.receiver).flushed, 0);
+    assert_int_equal(wal_receiver_view(run.receiver).timeline, 1);
+    assert_true(wal_receiver_view(run.receiver).server_end >= START + 170);
+    assert_true(wal_receiver_view(run.receiver).heard_ms > 0);
+    assert_true(wal_receiver_view(run.receiver).beats > 3);
+    assert_false(wal_receiver_view(run.receiver).streaming);
+    end_server(&run);
+    assert_status(&run, 0, START + 50, 0);
+    tear_down(&run);
+}
+
+/* A server that says nothing is asked to, and given up when it does not. */
+static void
+test_silence(void **state)
+{
+    Run run;
+    int64_t began;
+
+    (void)state;
+    set_up(&run);
+    run.config.silence_limit_ms = 500;
+    put_wal(wire_stream(&run.script, "START_REPLICATION 0/1000000 TIMELINE 1"), 1, START, 100);
+    wire_step(&run.script, WIRE_COPY_DATA);
+    put_keepalive(wire_send(&run.script), START + 100, false);
+    wire_stall(&run.script, NULL);
+    began = clock_ms();
+    play(&run);
+    assert_failed(&run, ERR_CONNECTION, "the server has said nothing for 0.5 seconds");
+    assert_in_range(clock_ms() - began, 750, 5000);
+    end_server(&run);
+    assert_true(status(&run, 0).asks);
     tear_down(&run);
 }
 
@@ -1692,6 +1930,13 @@ main(void)
         cmocka_unit_test(test_reply_before_the_flush),
         cmocka_unit_test(test_status_interval),
         cmocka_unit_test(test_status_when_the_mark_moves),
+        cmocka_unit_test(test_goes_on_behind_a_tail),
+        cmocka_unit_test(test_tail_reaches_the_end),
+        cmocka_unit_test(test_tail_that_changed),
+        cmocka_unit_test(test_flushes_at_once),
+        cmocka_unit_test(test_flushes_what_is_old),
+        cmocka_unit_test(test_written_is_what_the_sink_says),
+        cmocka_unit_test(test_silence),
         cmocka_unit_test(test_flushed_after_a_switch),
         cmocka_unit_test(test_flush_comes_through_after_a_switch),
         cmocka_unit_test(test_status_while_full),

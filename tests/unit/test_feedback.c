@@ -93,24 +93,68 @@ test_wants_flush(void **state)
         FeedbackView view;
         bool wants;
     } cases[] = {
-        {"nobody asked", {.reply_owed = false}, {.written = 300, .flushed = 100}, false},
+        {"nobody asked", {.reply_owed = false}, {.received = 300, .flushed = 100}, false},
         {"asked, with something to flush",
          {.reply_owed = true},
-         {.written = 300, .flushed = 100},
+         {.received = 300, .flushed = 100},
          true},
-        {"asked, all is flushed", {.reply_owed = true}, {.written = 300, .flushed = 300}, false},
+        {"asked, all is flushed", {.reply_owed = true}, {.received = 300, .flushed = 300}, false},
         {"asked, more than all is flushed",
          {.reply_owed = true},
-         {.written = 300, .flushed = 400},
+         {.received = 300, .flushed = 400},
          false},
         {"asked again, the flush is under way",
          {.reply_owed = true, .flush_target = 300},
-         {.written = 300, .flushed = 100},
+         {.received = 300, .flushed = 100},
          false},
         {"asked again, more has come",
          {.reply_owed = true, .flush_target = 300},
-         {.written = 301, .flushed = 100},
+         {.received = 301, .flushed = 100},
          true},
+        {"at once",
+         {.flush_lag_ms = WAL_FLUSH_AT_ONCE, .pending = true, .pending_ms = 50},
+         {.now_ms = 50, .received = 300, .flushed = 100},
+         true},
+        {"at once, nothing came",
+         {.flush_lag_ms = WAL_FLUSH_AT_ONCE},
+         {.now_ms = 50, .received = 300, .flushed = 300},
+         false},
+        {"at once, but one is under way",
+         {.flush_lag_ms = WAL_FLUSH_AT_ONCE, .pending = true, .flush_target = 200},
+         {.now_ms = 9999, .received = 300, .flushed = 199},
+         false},
+        {"at once, the one before has come through",
+         {.flush_lag_ms = WAL_FLUSH_AT_ONCE, .pending = true, .flush_target = 200},
+         {.now_ms = 9999, .received = 300, .flushed = 200},
+         true},
+        {"at once, while more comes in",
+         {.flush_lag_ms = WAL_FLUSH_AT_ONCE, .pending = true, .pending_ms = 50},
+         {.now_ms = 49 + FEEDBACK_BREAK_MS, .received = 300, .busy = true},
+         false},
+        {"at once, more comes in without a break",
+         {.flush_lag_ms = WAL_FLUSH_AT_ONCE, .pending = true, .pending_ms = 50},
+         {.now_ms = 50 + FEEDBACK_BREAK_MS, .received = 300, .busy = true},
+         true},
+        {"not old enough",
+         {.flush_lag_ms = 1000, .pending = true, .pending_ms = 50},
+         {.now_ms = 1049, .received = 300},
+         false},
+        {"old enough",
+         {.flush_lag_ms = 1000, .pending = true, .pending_ms = 50},
+         {.now_ms = 1050, .received = 300, .busy = true},
+         true},
+        {"old enough, but a segment's end has made it durable",
+         {.flush_lag_ms = 1000, .pending = true, .pending_ms = 50},
+         {.now_ms = 1050, .received = 300, .flushed = 300},
+         false},
+        {"not old enough, but asked",
+         {.flush_lag_ms = 1000, .pending = true, .pending_ms = 50, .reply_owed = true},
+         {.now_ms = 51, .received = 300},
+         true},
+        {"old, but nobody wants it",
+         {.pending = true, .pending_ms = 50},
+         {.now_ms = 99999, .received = 300},
+         false},
     };
 
     (void)state;
@@ -118,6 +162,80 @@ test_wants_flush(void **state)
         if (feedback_wants_flush(&cases[i].feedback, &cases[i].view) != cases[i].wants)
             fail_msg("%s", cases[i].what);
     }
+}
+
+/* One flush is under way at a time; what comes meanwhile is flushed together. */
+static void
+test_flushes_in_groups(void **state)
+{
+    Feedback feedback = {.flush_lag_ms = WAL_FLUSH_AT_ONCE};
+    FeedbackView view = {.now_ms = 10, .received = 100};
+    size_t flushes = 0;
+
+    (void)state;
+    feedback_start(&feedback, 0, 0, 0);
+    for (int i = 0; i < 100; i++) {
+        view.received += 8;
+        view.now_ms++;
+        feedback_note_received(&feedback, view.now_ms);
+        if (feedback_wants_flush(&feedback, &view)) {
+            feedback_note_flush(&feedback, &view);
+            flushes++;
+        }
+        if (i % 10 == 9) { /* the disk is ten times as slow as the stream */
+            view.flushed = feedback.flush_target;
+            assert_true(feedback_due(&feedback, &view));
+            feedback_note_sent(&feedback, &view);
+            assert_false(feedback_due(&feedback, &view));
+        }
+    }
+    assert_int_equal(flushes, 10);
+}
+
+static void
+test_silence(void **state)
+{
+    Feedback feedback = {.silence_limit_ms = 2000};
+    FeedbackView view = {.now_ms = 999};
+
+    (void)state;
+    feedback_start(&feedback, 0, 0, 0);
+    assert_false(feedback_asks(&feedback, &view));
+    assert_false(feedback_due(&feedback, &view));
+    assert_int_equal(feedback_wait_ms(&feedback, &view), 1);
+
+    view.now_ms = 1000;
+    assert_true(feedback_asks(&feedback, &view));
+    assert_true(feedback_due(&feedback, &view));
+    feedback_note_sent(&feedback, &view);
+    assert_false(feedback_asks(&feedback, &view)); /* once is enough */
+    assert_false(feedback_due(&feedback, &view));
+
+    view.now_ms = 1900;
+    assert_int_equal(feedback_wait_ms(&feedback, &view), 100);
+    assert_false(feedback_gives_up(&feedback, &view));
+    view.now_ms = 2000;
+    assert_true(feedback_gives_up(&feedback, &view));
+
+    view.deaf = true; /* it may have said something that we have not read */
+    assert_false(feedback_gives_up(&feedback, &view));
+    view.deaf = false;
+    feedback_note_heard(&feedback, 1999);
+    assert_false(feedback_gives_up(&feedback, &view));
+    assert_false(feedback_asks(&feedback, &view));
+    view.now_ms = 2999;
+    assert_true(feedback_asks(&feedback, &view));
+    view.deaf = true;
+    assert_false(feedback_asks(&feedback, &view));
+
+    /* We could not ask (a long pause of ours): not without having asked. */
+    view = (FeedbackView){.now_ms = 99999};
+    assert_false(feedback_gives_up(&feedback, &view));
+    assert_true(feedback_asks(&feedback, &view));
+
+    feedback.silence_limit_ms = 0;
+    assert_false(feedback_asks(&feedback, &view));
+    assert_false(feedback_gives_up(&feedback, &view));
 }
 
 static void
@@ -138,27 +256,27 @@ test_wait(void **state)
         {"never sent", {.interval_ms = 10000}, 12000, 0},
         {"no interval", {.interval_ms = 0}, 12000, 1000},
         {"a short interval", {.interval_ms = 50, .sent = true, .sent_ms = 12000}, 12000, 50},
-        {"a flush under way",
-         {.interval_ms = 10000, .sent = true, .sent_ms = 1000, .flush_target = 5, .flush_ms = 900},
-         1000,
-         100},
-        {"a flush under way, the interval sooner",
-         {.interval_ms = 10000, .sent = true, .sent_ms = 1000, .flush_target = 5, .flush_ms = 900},
-         10970,
-         30},
-        {"a flush that never comes through",
-         {.interval_ms = 0, .flush_target = 5, .flush_ms = 1000},
-         1000 + FEEDBACK_FLUSH_PATIENCE_MS,
+        {"a flush is due soon",
+         {.flush_lag_ms = 500, .pending = true, .pending_ms = 1000},
+         1100,
+         400},
+        {"a flush is due", {.flush_lag_ms = 500, .pending = true, .pending_ms = 1000}, 1600, 0},
+        {"at once", {.flush_lag_ms = WAL_FLUSH_AT_ONCE, .pending = true}, 1600, 0},
+        {"a flush under way: it rings",
+         {.flush_lag_ms = WAL_FLUSH_AT_ONCE, .pending = true, .flush_target = 5},
+         1600,
          1000},
-        {"a flush that takes long",
-         {.interval_ms = 0, .flush_target = 5, .flush_ms = 1000},
-         999 + FEEDBACK_FLUSH_PATIENCE_MS,
-         100},
+        {"nobody wants it", {.pending = true, .pending_ms = 1000}, 1600, 1000},
+        {"the silence is to be broken", {.silence_limit_ms = 1000, .heard_ms = 1000}, 1300, 200},
+        {"the silence was broken",
+         {.silence_limit_ms = 1000, .heard_ms = 1000, .asked = true},
+         1300,
+         700},
     };
 
     (void)state;
     for (size_t i = 0; i < COUNT(cases); i++) {
-        FeedbackView view = {.now_ms = cases[i].now_ms};
+        FeedbackView view = {.now_ms = cases[i].now_ms, .received = 9};
 
         if (feedback_wait_ms(&cases[i].feedback, &view) != cases[i].wait_ms)
             fail_msg("%s", cases[i].what);
@@ -170,10 +288,10 @@ static void
 test_request_and_flush(void **state)
 {
     Feedback feedback = {.interval_ms = 0};
-    FeedbackView view = {.now_ms = 1000, .written = 300, .flushed = 100};
+    FeedbackView view = {.now_ms = 1000, .received = 300, .flushed = 100};
 
     (void)state;
-    feedback_start(&feedback, 0, 0);
+    feedback_start(&feedback, 0, 0, 0);
     feedback.reply_owed = true;
     assert_true(feedback_wants_flush(&feedback, &view));
     feedback_note_flush(&feedback, &view);
@@ -185,7 +303,7 @@ test_request_and_flush(void **state)
 
     view.now_ms = 1100;
     assert_false(feedback_due(&feedback, &view));
-    assert_int_equal(feedback_wait_ms(&feedback, &view), 100);
+    assert_int_equal(feedback_wait_ms(&feedback, &view), 1000);
 
     view.flushed = 200; /* half-way: the end of a segment */
     assert_true(feedback_due(&feedback, &view));
@@ -210,7 +328,7 @@ test_interval(void **state)
     size_t sent = 0;
 
     (void)state;
-    feedback_start(&feedback, 16, 0);
+    feedback_start(&feedback, 16, 0, 0);
     for (int64_t now = 100; now < 30100; now += 100) {
         FeedbackView view = {.now_ms = now, .written = (Lsn)now};
 
@@ -229,10 +347,10 @@ test_flushed_on_the_first_timeline(void **state)
     Feedback feedback = {.interval_ms = 10};
 
     (void)state;
-    feedback_start(&feedback, 0x1000000, 0);
-    assert_int_equal(feedback_flushed(&feedback, 0), 0);
-    assert_int_equal(feedback_flushed(&feedback, 0x1000000), 0x1000000);
-    assert_int_equal(feedback_flushed(&feedback, 0x1234567), 0x1234567);
+    feedback_start(&feedback, 0x1000000, 0, 0);
+    assert_int_equal(feedback_mark(&feedback, 0), 0);
+    assert_int_equal(feedback_mark(&feedback, 0x1000000), 0x1000000);
+    assert_int_equal(feedback_mark(&feedback, 0x1234567), 0x1234567);
 }
 
 /* What was durable on the old timeline beyond the beginning of the new stream is not on the new
@@ -261,9 +379,9 @@ test_flushed_after_a_switch(void **state)
                          .reply_owed = true};
 
     (void)state;
-    feedback_start(&feedback, 0x3000000, 0x3500000);
+    feedback_start(&feedback, 0x3000000, 0x3500000, 7);
     for (size_t i = 0; i < COUNT(cases); i++)
-        assert_int_equal(feedback_flushed(&feedback, cases[i].mark), cases[i].flushed);
+        assert_int_equal(feedback_mark(&feedback, cases[i].mark), cases[i].flushed);
     /* A new stream owes nothing and has told nothing. */
     assert_int_equal(feedback.interval_ms, 10);
     assert_false(feedback.reply_owed);
@@ -279,11 +397,11 @@ test_flushed_after_two_switches(void **state)
     Feedback feedback = {.interval_ms = 10};
 
     (void)state;
-    feedback_start(&feedback, 0x3000000, 0);
-    feedback_start(&feedback, 0x3000000, 0x3500000);
-    feedback_start(&feedback, 0x3000000, 0x3400000);
-    assert_int_equal(feedback_flushed(&feedback, 0x3500000), 0x3000000);
-    assert_int_equal(feedback_flushed(&feedback, 0x3500001), 0x3500001);
+    feedback_start(&feedback, 0x3000000, 0, 7);
+    feedback_start(&feedback, 0x3000000, 0x3500000, 7);
+    feedback_start(&feedback, 0x3000000, 0x3400000, 7);
+    assert_int_equal(feedback_mark(&feedback, 0x3500000), 0x3000000);
+    assert_int_equal(feedback_mark(&feedback, 0x3500001), 0x3500001);
 }
 
 int
@@ -292,6 +410,8 @@ main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_due),
         cmocka_unit_test(test_wants_flush),
+        cmocka_unit_test(test_flushes_in_groups),
+        cmocka_unit_test(test_silence),
         cmocka_unit_test(test_wait),
         cmocka_unit_test(test_request_and_flush),
         cmocka_unit_test(test_interval),

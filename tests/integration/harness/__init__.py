@@ -12,6 +12,8 @@
     tardamage.py   the same in tar format
     filesystem.py  a file system that is soon full
     terminal.py    a program at a terminal, where a person types
+    wal.py         WAL archives: what a directory of WAL holds
+    waltest.py     what tests of WAL archives share: receivers, servers that write, comparisons
 
 A test file tests/integration/it_<topic>.py imports what it needs from `harness`, and is registered
 in tests/integration/CMakeLists.txt. By hand, in tests/integration:

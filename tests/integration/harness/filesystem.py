@@ -1,5 +1,6 @@
 """A file system that is soon full."""
 
+import contextlib
 import os
 from contextlib import contextmanager
 
@@ -36,3 +37,17 @@ def used_bytes(directory):
 def resize(directory, size):
     """Gives a small file system another size, in bytes; it counts in blocks of BLOCK."""
     run(["mount", "-o", f"remount,size={size}", directory], user="root").check()
+
+
+def fill(filler, leaving=0):
+    """Makes a file that takes all the room of its file system but `leaving` bytes, also when other
+    programs are writing there.
+    """
+    with open(filler, "wb") as file:
+        while True:
+            status = os.statvfs(filler)
+            room = status.f_bavail * status.f_frsize - leaving
+            if room < status.f_frsize:
+                return
+            with contextlib.suppress(OSError):  # somebody was faster
+                os.posix_fallocate(file.fileno(), os.fstat(file.fileno()).st_size, room)

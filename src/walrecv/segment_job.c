@@ -1,0 +1,223 @@
+/*
+ * What is done for a complete segment until it has its name, without a thought of threads.
+ *
+ * A plain one is renamed. With compression it is read back and compressed into NAME.tmp.gz (.lz4,
+ * .zst) beside it, by the stages that compress archives; NAME.partial goes when NAME.gz is there.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "common/file.h"
+#include "walrecv/internal.h"
+
+/* How much of a segment is read at once; how often those who read look whether to go on. */
+#define PIECE_SIZE ((size_t)256 * 1024)
+
+/* Of what is not finished, before the method's suffix. */
+#define TEMP_MIDDLE ".tmp"
+
+/* ---- tools ---- */
+
+static bool
+compresses(const WalDirConfig *config)
+{
+    return config->compression.method != COMPRESSION_NONE;
+}
+
+static Sink *
+compressing_sink(const WalDirConfig *config, Error *err)
+{
+    const FileSinkConfig file = {
+        .directory = config->directory,
+        .file_mode = config->file_mode,
+        .sync = config->sync == WAL_DURABLE ? SYNC_FSYNC : SYNC_NONE,
+    };
+
+    return compress_new(file_sink_new(&file, err), &config->compression, err);
+}
+
+bool
+segment_tools_init(SegmentTools *tools, const WalDirConfig *config, const atomic_bool *ending,
+                   Error *err)
+{
+    *tools = (SegmentTools){.config = config, .ending = ending};
+    tools->buffer = mem_alloc(PIECE_SIZE, err);
+    if (tools->buffer == NULL)
+        return false;
+    if (compresses(config))
+        tools->compress = compressing_sink(config, err);
+    return tools->compress != NULL || !compresses(config);
+}
+
+void
+segment_tools_free(SegmentTools *tools)
+{
+    sink_free(tools->compress);
+    free(tools->buffer);
+    *tools = (SegmentTools){.config = NULL};
+}
+
+/* ---- names ---- */
+
+/* "DIR/NAME" with two suffixes, as an owned string. */
+static char *
+path_of(const WalDirConfig *config, const char *name, const char *middle, const char *suffix,
+        Error *err)
+{
+    char file[WAL_NAME_SIZE + 32];
+
+    (void)snprintf(file, sizeof file, "%s%s%s", name, middle, suffix);
+    return path_join(config->directory, file, err);
+}
+
+static const char *
+own_suffix(const WalDirConfig *config)
+{
+    return compression_suffix(config->compression.method);
+}
+
+static bool
+remove_file(const char *path, Error *err)
+{
+    if (unlink(path) != 0 && errno != ENOENT)
+        return error_set_errno(err, errno, "could not remove file \"%s\"", path);
+    return true;
+}
+
+static bool
+remove_form(const WalDirConfig *config, const char *name, const char *middle, const char *suffix,
+            Error *err)
+{
+    char *path = path_of(config, name, middle, suffix, err);
+    bool ok = path != NULL && remove_file(path, err);
+
+    free(path);
+    return ok;
+}
+
+/* ---- prepare ---- */
+
+/* All of the segment, from its file into the sink. */
+static bool
+copy_segment(const SegmentTools *tools, const SegmentFile *file, Error *err)
+{
+    uint64_t left = file->size;
+
+    while (left > 0) {
+        size_t len = left < PIECE_SIZE ? (size_t)left : PIECE_SIZE;
+        size_t got;
+
+        if (atomic_load(tools->ending))
+            return error_set_stopped(err);
+        if (!file_read(file->fd, tools->buffer, len, file->path, &got, err))
+            return false;
+        if (got < len)
+            return error_set(err, ERR_FORMAT, "file \"%s\" has become shorter than %llu bytes",
+                             file->path, (unsigned long long)file->size);
+        if (!sink_data(tools->compress, (Span){.data = tools->buffer, .len = got}, err))
+            return false;
+        left -= got;
+    }
+    return true;
+}
+
+static bool
+compress_into(const SegmentTools *tools, const SegmentFile *file, const char *archive_name,
+              Error *err)
+{
+    const Archive archive = {.name = archive_name};
+
+    return segment_file_rewind(file, err) && sink_archive_begin(tools->compress, &archive, err) &&
+           copy_segment(tools, file, err) && sink_archive_end(tools->compress, err);
+}
+
+/* What an earlier run has left of it goes first. */
+static bool
+compress_job(SegmentJob *job, const SegmentTools *tools, Error *err)
+{
+    const char *name = job->segment.name;
+    char archive[WAL_NAME_SIZE + sizeof TEMP_MIDDLE];
+
+    (void)snprintf(archive, sizeof archive, "%s%s", name, TEMP_MIDDLE);
+    job->temp = path_of(tools->config, archive, "", own_suffix(tools->config), err);
+    return job->temp != NULL && remove_file(job->temp, err) &&
+           compress_into(tools, &job->segment.file, archive, err);
+}
+
+bool
+segment_job_prepare(SegmentJob *job, const SegmentTools *tools, Error *err)
+{
+    const ConflictCheck check = {
+        .config = tools->config,
+        .name = job->segment.name,
+        .file = &job->segment.file,
+        .ending = tools->ending,
+        .buffer = tools->buffer,
+        .buffer_size = PIECE_SIZE,
+    };
+
+    if (!conflict_resolve(&check, &job->exists, err))
+        return false;
+    return job->exists || !compresses(tools->config) || compress_job(job, tools, err);
+}
+
+/* ---- publish ---- */
+
+bool
+segment_job_name(SegmentJob *job, const WalDirConfig *config, Error *err)
+{
+    SegmentFile *file = &job->segment.file;
+    char *path;
+    bool ok;
+
+    if (!segment_file_close(file, err))
+        return false;
+    if (job->exists)
+        return true;
+    path = path_of(config, job->segment.name, "", own_suffix(config), err);
+    ok = path != NULL && file_rename(job->temp == NULL ? file->path : job->temp, path, err);
+    free(path);
+    if (ok) {
+        free(job->temp);
+        job->temp = NULL;
+    }
+    return ok;
+}
+
+/* What is left of it under other names: ours, where it is not the segment itself now; another
+ * program's; those of a run that was killed. */
+static bool
+remove_forms(const SegmentJob *job, const WalDirConfig *config, Error *err)
+{
+    static const char *const suffixes[] = {".gz", ".lz4", ".zst"};
+    const char *name = job->segment.name;
+
+    for (size_t i = 0; i < sizeof suffixes / sizeof suffixes[0]; i++) {
+        if (!remove_form(config, name, suffixes[i], ".partial", err) ||
+            !remove_form(config, name, TEMP_MIDDLE, suffixes[i], err))
+            return false;
+    }
+    return (!job->exists && !compresses(config)) || remove_file(job->segment.file.path, err);
+}
+
+bool
+segment_job_conclude(const SegmentJob *job, const WalDirConfig *config, Error *err)
+{
+    if (config->sync == WAL_DURABLE && config->durable != NULL && job->segment.end != 0)
+        durable_mark_advance(config->durable, job->segment.end);
+    if (job->segment.done && !archive_status_done(config, job->segment.name, err))
+        return false;
+    return remove_forms(job, config, err);
+}
+
+void
+segment_job_free(SegmentJob *job)
+{
+    segment_file_free(&job->segment.file);
+    if (job->temp != NULL)
+        (void)unlink(job->temp);
+    free(job->temp);
+    job->temp = NULL;
+}
