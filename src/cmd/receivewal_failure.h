@@ -1,5 +1,6 @@
 /*
- * What becomes of a failure in "pgstow receivewal": whether another try can mend it, and when. Pure.
+ * What becomes of a failure in "pgstow receivewal": whether another try can mend it, and when.
+ * Pure.
  */
 #ifndef PGSTOW_RECEIVEWAL_FAILURE_H
 #define PGSTOW_RECEIVEWAL_FAILURE_H

@@ -18,7 +18,7 @@
 /* The receiver's loop goes round every second; so long without that, and it hangs. */
 #define HANGING_MS 5000
 
-/* A disk that was full takes something again; when that lasts, it is not by the skin of its teeth. */
+/* A disk that was full takes something again, and that lasts. */
 #define ROOM_MS 2000
 
 struct Monitor {

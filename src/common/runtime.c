@@ -137,8 +137,7 @@ poll_timeout(int64_t timeout_ms, int64_t start)
 }
 
 WaitResult
-runtime_wait(int fd, short events, int64_t timeout_ms, const Stop *stop, Bell *bell,
-             Error *err)
+runtime_wait(int fd, short events, int64_t timeout_ms, const Stop *stop, Bell *bell, Error *err)
 {
     struct pollfd fds[3] = {{.fd = fd, .events = events},
                             {.fd = stop == NULL ? -1 : stop->fd, .events = POLLIN},

@@ -352,6 +352,10 @@ bool segment_job_conclude(const SegmentJob *job, const WalDirConfig *config, Err
 /* In any state; removes what was compressed and has no name. */
 void segment_job_free(SegmentJob *job);
 
+/* When segment NAME is complete, in whichever form: removes what else there is of it, as a run does
+ * that is killed between naming it and that. */
+bool segment_tidy(const WalDirConfig *config, const char *name, Error *err) MUST_USE;
+
 /* ---- completion: complete segments get their names, by threads of their own ---- */
 
 /*

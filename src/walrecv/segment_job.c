@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "common/file.h"
@@ -17,6 +18,8 @@
 
 /* Of what is not finished, before the method's suffix. */
 #define TEMP_MIDDLE ".tmp"
+
+static const char *const suffixes[] = {".gz", ".lz4", ".zst"};
 
 /* ---- tools ---- */
 
@@ -186,20 +189,17 @@ segment_job_name(SegmentJob *job, const WalDirConfig *config, Error *err)
     return ok;
 }
 
-/* What is left of it under other names: ours, where it is not the segment itself now; another
- * program's; those of a run that was killed. */
+/* What is left of a complete segment under other names: another program's; those of a run that was
+ * killed. */
 static bool
-remove_forms(const SegmentJob *job, const WalDirConfig *config, Error *err)
+remove_forms(const WalDirConfig *config, const char *name, Error *err)
 {
-    static const char *const suffixes[] = {".gz", ".lz4", ".zst"};
-    const char *name = job->segment.name;
-
     for (size_t i = 0; i < sizeof suffixes / sizeof suffixes[0]; i++) {
         if (!remove_form(config, name, suffixes[i], ".partial", err) ||
             !remove_form(config, name, TEMP_MIDDLE, suffixes[i], err))
             return false;
     }
-    return (!job->exists && !compresses(config)) || remove_file(job->segment.file.path, err);
+    return true;
 }
 
 bool
@@ -209,7 +209,10 @@ segment_job_conclude(const SegmentJob *job, const WalDirConfig *config, Error *e
         durable_mark_advance(config->durable, job->segment.end);
     if (job->segment.done && !archive_status_done(config, job->segment.name, err))
         return false;
-    return remove_forms(job, config, err);
+    /* Our own file, unless it is the segment itself now. */
+    if ((job->exists || compresses(config)) && !remove_file(job->segment.file.path, err))
+        return false;
+    return remove_forms(config, job->segment.name, err);
 }
 
 void
@@ -220,4 +223,35 @@ segment_job_free(SegmentJob *job)
         (void)unlink(job->temp);
     free(job->temp);
     job->temp = NULL;
+}
+
+/* ---- what a run that was killed has left ---- */
+
+static bool
+form_exists(const WalDirConfig *config, const char *name, const char *suffix, bool *ret_exists,
+            Error *err)
+{
+    char *path = path_of(config, name, "", suffix, err);
+    struct stat st;
+
+    if (path == NULL)
+        return false;
+    *ret_exists = lstat(path, &st) == 0;
+    free(path);
+    return true;
+}
+
+bool
+segment_tidy(const WalDirConfig *config, const char *name, Error *err)
+{
+    bool exists = false;
+
+    if (!form_exists(config, name, "", &exists, err))
+        return false;
+    for (size_t i = 0; i < sizeof suffixes / sizeof suffixes[0] && !exists; i++) {
+        if (!form_exists(config, name, suffixes[i], &exists, err))
+            return false;
+    }
+    return !exists ||
+           (remove_form(config, name, "", ".partial", err) && remove_forms(config, name, err));
 }

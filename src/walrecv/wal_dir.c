@@ -33,6 +33,7 @@ typedef struct WalDir {
     Buf history;         /* of a history file: the content so far */
     bool names_unsynced; /* there are NAME.partial whose names may not be on disk */
     Lsn flushed;         /* the mark of the last FLUSH */
+    bool tidied;         /* the segment before the first one was looked after */
 } WalDir;
 
 /* ---- what is durable ---- */
@@ -90,11 +91,33 @@ flush(WalDir *dir, Lsn mark, Error *err)
 
 /* ---- opening ---- */
 
+/* Streaming begins behind a segment that is complete and was found sound: what else there is of it
+ * is of no use. */
+static bool
+tidy_before(WalDir *dir, Error *err)
+{
+    const uint32_t size = dir->config.segment_size;
+    char before[WAL_NAME_SIZE];
+    TimeLineID timeline;
+    uint64_t number;
+
+    if (dir->tidied || dir->config.remainder != WAL_KEEP_PARTIAL ||
+        !wal_segment_parse(dir->wal.name, size, &timeline, &number) || number == 0)
+        return true;
+    dir->tidied = true;
+    wal_segment_name(before, timeline, number - 1, size);
+    return segment_tidy(&dir->config, before, err);
+}
+
 static bool
 segment_begin(WalDir *dir, Error *err)
 {
     const char *name = dir->wal.name;
-    int room = completion_take_room(dir->completion);
+    int room;
+
+    if (!tidy_before(dir, err))
+        return false;
+    room = completion_take_room(dir->completion);
 
     /* Also of a file that was there: nobody knows whether its directory was synced. */
     dir->names_unsynced = true;

@@ -245,24 +245,6 @@ bool wal_resume_find(const WalResumeConfig *config, WalResume *ret_resume, WalTa
 bool wal_tail_next(WalTail *tail, Span *ret_bytes, Error *err) MUST_USE;
 void wal_tail_free(WalTail *tail);
 
-/* ---- of old, until wal_resume_find is there ---- */
-
-typedef struct WalDirEnd {
-    bool found; /* false: no segment here */
-    Lsn next;   /* where streaming goes on: the start of a segment */
-    TimeLineID timeline;
-} WalDirEnd;
-
-/*
- * The newest segment of a directory: behind it when it is complete, at its start when it is
- * partial. Names are parsed strictly; a complete segment of a wrong size is passed over and told to
- * `skipped`. ERR_UNSUPPORTED when the newest one is compressed: going on beside it would hide
- * damage in it.
- */
-bool wal_dir_find_end(const char *directory, uint32_t segment_size,
-                      void (*skipped)(void *ctx, const char *path, uint64_t size), void *ctx,
-                      WalDirEnd *ret_end, Error *err) MUST_USE;
-
 /* ---- where to go on; pure ---- */
 
 typedef struct WalStartFacts {

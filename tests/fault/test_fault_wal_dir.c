@@ -574,48 +574,6 @@ test_no_sync(void **state)
     fault_sweep(plans, COUNT(plans), run, fixture);
 }
 
-/* ---- where to go on ---- */
-
-static bool
-find_end(void *ctx, const FaultPlan *plan)
-{
-    Fixture *fixture = ctx;
-    WalDirEnd end = {.found = false};
-    Error err = ERROR_INIT;
-    FaultHit hit;
-    bool ok;
-
-    fault_begin(plan);
-    ok = wal_dir_find_end(fixture->dir.path, (uint32_t)MB, NULL, NULL, &end, &err);
-    fault_end(&hit);
-    fault_assert_ending(plan, &hit, ok, &err);
-    fault_assert_nothing_left();
-    fault_assert(end.found == ok, "told an end in spite of a failure");
-    fault_assert(!ok || (end.next == START_4 + MB && end.timeline == 1), "goes on at " LSN_FORMAT,
-                 LSN_ARGS(end.next));
-    return hit.fired;
-}
-
-static const FaultPlan find_plans[] = {
-    {.kind = FAULT_MEMORY, .errnum = ENOMEM, .least = 1},
-    {.kind = FAULT_OPEN, .errnum = EACCES, .least = 1},
-    {.kind = FAULT_READ, .errnum = EIO, .least = 5},
-    {.kind = FAULT_STAT, .errnum = EIO, .least = 1},
-};
-
-static void
-test_find_end(void **state)
-{
-    Fixture *fixture = *state;
-
-    prepare(fixture);
-    temp_dir_write(&fixture->dir, SEGMENT_3, fixture->bytes, MB);
-    temp_dir_write(&fixture->dir, SEGMENT_4, fixture->bytes, MB);
-    temp_dir_write(&fixture->dir, HISTORY, history_text, strlen(history_text));
-    fault_sweep(find_plans, COUNT(find_plans), find_end, fixture);
-    temp_dir_remove(&fixture->dir);
-}
-
 static int
 setup(void **state)
 {
@@ -640,7 +598,6 @@ main(void)
         cmocka_unit_test_setup(test_compressed, setup),
         cmocka_unit_test_setup(test_write_ahead, setup),
         cmocka_unit_test_setup(test_conflict, setup),
-        cmocka_unit_test_setup(test_find_end, setup),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,6 +1,7 @@
 /*
- * Where a stream of receivewal begins: what is asked of the server, what is made of the archive, and
- * how far a gap goes. Server and archive are played by the test; what decides is the real thing.
+ * Where a stream of receivewal begins: what is asked of the server, what is made of the archive,
+ * and how far a gap goes. Server and archive are played by the test; what decides is the real
+ * thing.
  */
 #include <errno.h>
 #include <setjmp.h>
