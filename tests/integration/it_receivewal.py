@@ -163,6 +163,11 @@ class WalTestCase(unittest.TestCase):
                                     "INSERT INTO filler SELECT md5(random()::text)"
                                     " FROM generate_series(1, 1000)")
 
+    def write_much(self):
+        """Has the server write ten megabytes of WAL that is not zeros."""
+        self.server.sql("CREATE TABLE much AS SELECT repeat('x', 1000)"
+                        " FROM generate_series(1, 10000); DROP TABLE much")
+
     def fill_segment(self, server=None):
         """Ends the server's current segment, but not where it began, and returns its name."""
         self.write(server)
@@ -461,15 +466,17 @@ class Directories(StreamingTestCase):
             partial.unlink()
         broken = self.archive.path / second
         run(["truncate", "-s", "1000", broken], user="root").check()
-        result = self.receiver("-n").wait()
-        self.assertEqual(result.rc, 1, result)
-        self.assertIn(f'warning: segment file "{broken}" has incorrect size 1000, skipping',
-                      result.err)
-        self.assertEqual(errors(result), [f'could not create WAL segment "{broken}": File exists'])
-        broken.unlink()
+        aside = broken.with_name(f"{second}.damaged")
         with self.streaming() as receiver:
+            wait_until(aside.exists, "the broken segment to be set aside")
             self.wait_for_segment(second)
-            self.stop(receiver)
+            result = self.stop(receiver)
+        reason = "size is 1000, expected 16777216"
+        self.assertIn(f'warning: segment file "{broken}" is damaged, skipping: {reason}\n',
+                      result.err)
+        self.assertIn(f'warning: file "{broken}" is not the segment that its name says: '
+                      f'renamed it to "{aside}": {reason}\n', result.err)
+        self.assertEqual(aside.stat().st_size, 1000)
         self.assertIn(first, self.archive.complete())
         self.assert_same_as_server()
 
@@ -491,16 +498,33 @@ class Directories(StreamingTestCase):
         self.write()
         result = self.receiver("-n").wait()
         self.assertEqual(result.rc, 1, result)
-        self.assertRegex(errors(result)[0], "requested starting point AA/12000000 is ahead of the "
-                                            "WAL flush position")
+        self.assertRegex(errors(result)[0], "the archive ends at AA/11000000 on timeline 1, but the "
+                                            r"server has WAL up to 0/\S+ only")
         self.assertEqual(self.archive.names(), ["00000001000000AA00000011"])
 
     def test_compressed(self):
-        name = self.server.value("SELECT pg_walfile_name(pg_current_wal_lsn())")
-        (self.archive.path / f"{name}.gz").write_text("by another program")
-        self.assertEqual(self.refused(), "the newest segment in directory "
-                                         f'"{self.archive.path}" is compressed')
-        self.assertEqual(self.archive.names(), [f"{name}.gz"])
+        """By another program, and perhaps damaged: what is good is kept, and gone on behind."""
+        with self.streaming() as receiver:
+            first, second = self.fill_segment(), self.fill_segment()
+            self.wait_for_segment(second)
+            self.stop(receiver)
+        run(["gzip", self.archive.path / first, self.archive.path / second], user="root").check()
+        with self.streaming() as receiver:
+            third = self.fill_segment()
+            self.wait_for_segment(third)
+            self.assertNotIn("warning", self.stop(receiver).err)
+        self.assertEqual(self.archive.complete(), [third])
+
+        (self.archive.path / third).unlink()
+        broken = self.archive.path / f"{second}.gz"
+        broken.write_text("by another program")
+        with self.streaming() as receiver:
+            self.wait_for_segment(third)
+            result = self.stop(receiver)
+        self.assertIn(f'warning: segment file "{broken}" is damaged, skipping: ', result.err)
+        self.assertEqual(self.archive.complete(), [second, third])
+        self.assertTrue((self.archive.path / f"{first}.gz").exists())
+        self.assert_same_as_server()
 
     def test_longer_partial_than_the_new_one(self):
         """A .partial that somebody filled up is written over, and comes out at the right size."""
@@ -516,21 +540,21 @@ class Directories(StreamingTestCase):
         self.assert_same_as_server()
 
     def test_disk_full(self):
-        """It ends, keeps what there is, and goes on when there is room again."""
+        """It keeps what there is, waits, and goes on when there is room again."""
         with small_filesystem(self, "20M") as directory:
             self.archive = Archive(directory)
             with self.streaming() as receiver:
                 first, second = self.fill_segment(), self.fill_segment()
-                result = receiver.wait()
-            self.assertEqual(result.rc, 1, result)
-            self.assertEqual(len(errors(result)), 1, result)
-            self.assertRegex(errors(result)[0], rf'could not write to file ".*{second}.partial": '
-                                                "No space left on device")
-            self.assert_same_as_server()
-            (directory / first).unlink()
-            with self.streaming() as receiver:
+                receiver.wait_for_err("waiting for room")
+                self.assert_same_as_server()
+                (directory / first).unlink()
                 self.wait_for_segment(second)
-                self.stop(receiver)
+                receiver.wait_for_err("there is room on the disk again")
+                result = self.stop(receiver)
+            self.assertEqual(len(errors(result)), 1, result)
+            self.assertRegex(errors(result)[0], rf'".*{second}.partial": No space left on device')
+            self.assertEqual(result.err.count("waiting for room"), 1, result)
+            self.assertEqual(result.err.count("there is room"), 1, result)
             self.assert_same_as_server()
 
     def test_directory_taken_away(self):
@@ -638,7 +662,7 @@ class NetworkGoes(StreamingTestCase):
                 self.archive = Archive(directory)
                 proxy.cut(after=after)
                 with self.streaming("-n", env=proxy.env()) as receiver:
-                    self.fill_segment()
+                    self.write_much()
                     self.assertEqual(receiver.wait().rc, 1)
                 # The last message may be incomplete.
                 self.assertGreater(len(self.archive.received_of_partial()), after - 150_000)
@@ -682,7 +706,7 @@ class NetworkGoes(StreamingTestCase):
         with Proxy(self.server.port) as proxy:
             proxy.stall(after=3_000_000)
             with self.streaming(env=proxy.env()) as receiver:
-                self.fill_segment()
+                self.write_much()
                 self.assertTrue(proxy.fault_happened())
                 # What has come is written, although the stream stands still.
                 wait_until(lambda: len(self.archive.received_of_partial()) > 2_500_000, "its data")
@@ -1002,13 +1026,19 @@ class Timelines(BackupTestCase):
         self.assertEqual([name[:8] for name in self.archive.complete()], ["00000002"])
         self.assertIn(1, self.partial_timelines())
 
-        # Beyond that, only a person can say what is right.
-        before = ahead.names()
-        result = self.receiver("-n", server=standby, archive=ahead).wait()
-        self.assertEqual(result.rc, 1, result)
-        self.assertRegex(errors(result)[0], "requested starting point .* is not in this server's "
-                                            "history")
-        self.assertEqual(ahead.names(), before)
+        # Beyond that too: what was lost keeps its name.
+        before = {name: (ahead.path / name).read_bytes() for name in ahead.complete()}
+        with self.streaming(server=standby, archive=ahead) as receiver:
+            last = self.fill_segment(standby)
+            self.wait_for_segment(last, ahead)
+            result = self.stop(receiver)
+        self.assertRegex(result.err, r"warning: the archive ends at \S+ on timeline 1, but timeline "
+                                     r"2 begins at \S+ already: following timeline 2 from there\n")
+        self.assert_histories(standby, 2, archive=ahead)
+        self.assertEqual([name[:8] for name in ahead.complete()],
+                         ["00000001"] * len(before) + ["00000002"] * 2)
+        for name, content in before.items():
+            self.assertEqual((ahead.path / name).read_bytes(), content)
 
 
 if __name__ == "__main__":
