@@ -63,16 +63,17 @@ static void
 warn_hole(void *ctx, TimeLineID timeline, uint64_t first, uint64_t last)
 {
     const uint32_t *segment_size = ctx;
+    unsigned long long count = last - first + 1;
     char from[WAL_NAME_SIZE];
     char to[WAL_NAME_SIZE];
 
     wal_segment_name(from, timeline, first, *segment_size);
     wal_segment_name(to, timeline, last, *segment_size);
-    if (first == last)
+    if (count == 1)
         log_warning("the archive has a hole: WAL segment \"%s\" is missing", from);
     else
         log_warning("the archive has a hole: %llu WAL segments are missing, \"%s\" to \"%s\"",
-                    (unsigned long long)(last - first + 1), from, to);
+                    count, from, to);
 }
 
 static bool

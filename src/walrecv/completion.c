@@ -22,7 +22,6 @@
 #include "common/runtime.h"
 #include "walrecv/internal.h"
 
-#define QUEUE_SIZE  ((size_t)8)
 #define THREADS_MAX ((size_t)4)
 
 /* One of them can go on while the other waits for the disk. */
@@ -58,7 +57,7 @@ struct Completion {
     /* ---- shared, with the mutex; `ending` also without ---- */
     pthread_mutex_t mutex;
     pthread_cond_t moved; /* something of this has changed */
-    Job jobs[QUEUE_SIZE];
+    Job jobs[COMPLETION_QUEUE];
     size_t first;
     size_t count;
     bool publishing; /* a thread is at it */
@@ -74,7 +73,7 @@ struct Completion {
 static Job *
 job_at(Completion *completion, size_t index)
 {
-    return &completion->jobs[(completion->first + index) % QUEUE_SIZE];
+    return &completion->jobs[(completion->first + index) % COMPLETION_QUEUE];
 }
 
 /* The first `count` jobs; `first` does not move meanwhile. */
@@ -158,7 +157,7 @@ note_step(Completion *completion, const Step *step)
         for (size_t i = 0; i < step->count; i++)
             segment_job_free(&job_at(completion, i)->work);
         completion->publishing = false;
-        completion->first = (completion->first + step->count) % QUEUE_SIZE;
+        completion->first = (completion->first + step->count) % COMPLETION_QUEUE;
         completion->count -= step->count;
         break;
     case STEP_SYNC:
@@ -285,7 +284,7 @@ await(Completion *completion, bool (*reached)(Completion *completion), Error *er
 static bool
 has_free_slot(Completion *completion)
 {
-    return completion->count < QUEUE_SIZE;
+    return completion->count < COMPLETION_QUEUE;
 }
 
 static bool

@@ -352,8 +352,8 @@ bool segment_job_conclude(const SegmentJob *job, const WalDirConfig *config, Err
 /* In any state; removes what was compressed and has no name. */
 void segment_job_free(SegmentJob *job);
 
-/* When segment NAME is complete, in whichever form: removes what else there is of it, as a run does
- * that is killed between naming it and that. */
+/* Removes NAME.partial when the segment is complete and sound in another form: so it is left by a
+ * run that is killed between naming the one and removing the other. */
 bool segment_tidy(const WalDirConfig *config, const char *name, Error *err) MUST_USE;
 
 /* ---- completion: complete segments get their names, by threads of their own ---- */
@@ -365,6 +365,9 @@ bool segment_tidy(const WalDirConfig *config, const char *name, Error *err) MUST
  * has to call completion_halt.
  */
 typedef struct Completion Completion;
+
+/* So many segments at most are on their way. */
+#define COMPLETION_QUEUE ((size_t)8)
 
 /* `config` is borrowed as long as it lives. */
 Completion *completion_new(const WalDirConfig *config, Error *err) MUST_USE;

@@ -228,8 +228,8 @@ segment_job_free(SegmentJob *job)
 /* ---- what a run that was killed has left ---- */
 
 static bool
-form_exists(const WalDirConfig *config, const char *name, const char *suffix, bool *ret_exists,
-            Error *err)
+exists(const WalDirConfig *config, const char *name, const char *suffix, bool *ret_exists,
+       Error *err)
 {
     char *path = path_of(config, name, "", suffix, err);
     struct stat st;
@@ -241,17 +241,38 @@ form_exists(const WalDirConfig *config, const char *name, const char *suffix, bo
     return true;
 }
 
+/* A complete form of the segment that is what it should be. */
+static bool
+has_sound_form(const WalDirConfig *config, const char *name, bool *ret_sound, Error *err)
+{
+    const SegmentPlace place = {.directory = config->directory,
+                                .segment_size = config->segment_size};
+    WalSegmentFile file;
+
+    *ret_sound = false;
+    if (!wal_segment_file_parse(name, config->segment_size, &file))
+        return true;
+    for (int method = COMPRESSION_NONE; method <= COMPRESSION_ZSTD && !*ret_sound; method++) {
+        Error odd = ERROR_INIT;
+
+        file.compression = (CompressionMethod)method;
+        *ret_sound = segment_check_complete(&place, &file, &odd);
+        if (!*ret_sound && !segment_is_odd(&odd)) {
+            *err = odd;
+            return false;
+        }
+    }
+    return true;
+}
+
 bool
 segment_tidy(const WalDirConfig *config, const char *name, Error *err)
 {
-    bool exists = false;
+    bool left;
+    bool sound;
 
-    if (!form_exists(config, name, "", &exists, err))
+    if (!exists(config, name, ".partial", &left, err) ||
+        (left && !has_sound_form(config, name, &sound, err)))
         return false;
-    for (size_t i = 0; i < sizeof suffixes / sizeof suffixes[0] && !exists; i++) {
-        if (!form_exists(config, name, suffixes[i], &exists, err))
-            return false;
-    }
-    return !exists ||
-           (remove_form(config, name, "", ".partial", err) && remove_forms(config, name, err));
+    return !left || !sound || remove_form(config, name, "", ".partial", err);
 }

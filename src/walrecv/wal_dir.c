@@ -91,8 +91,7 @@ flush(WalDir *dir, Lsn mark, Error *err)
 
 /* ---- opening ---- */
 
-/* Streaming begins behind a segment that is complete and was found sound: what else there is of it
- * is of no use. */
+/* Behind which streaming begins: as many as a run that was killed may have left untidied. */
 static bool
 tidy_before(WalDir *dir, Error *err)
 {
@@ -101,12 +100,17 @@ tidy_before(WalDir *dir, Error *err)
     TimeLineID timeline;
     uint64_t number;
 
-    if (dir->tidied || dir->config.remainder != WAL_KEEP_PARTIAL ||
-        !wal_segment_parse(dir->wal.name, size, &timeline, &number) || number == 0)
+    if (dir->tidied || dir->config.remainder != WAL_KEEP_PARTIAL)
         return true;
     dir->tidied = true;
-    wal_segment_name(before, timeline, number - 1, size);
-    return segment_tidy(&dir->config, before, err);
+    if (!wal_segment_parse(dir->wal.name, size, &timeline, &number))
+        return error_set(err, ERR_BUG, "\"%s\" is no segment", dir->wal.name);
+    for (size_t i = 0; i < COMPLETION_QUEUE && number > 0; i++) {
+        wal_segment_name(before, timeline, --number, size);
+        if (!segment_tidy(&dir->config, before, err))
+            return false;
+    }
+    return true;
 }
 
 static bool

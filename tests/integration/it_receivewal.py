@@ -187,7 +187,8 @@ class WalTestCase(unittest.TestCase):
             same = same_wal((archive.path / name).read_bytes(), (pg_wal / name).read_bytes())
             self.assertTrue(same, f"{archive.path / name} and {pg_wal / name}")
         for partial in archive.path.glob("*.partial"):
-            self.assertEqual(partial.stat().st_size, archive.segment_size, partial)
+            # It is empty where the disk had no room for it.
+            self.assertIn(partial.stat().st_size, (0, archive.segment_size), partial)
             received = partial.read_bytes().rstrip(b"\0")
             original = pg_wal / partial.stem
             if not original.exists():  # a timeline's last segment, after a promotion
@@ -562,6 +563,7 @@ class Directories(StreamingTestCase):
         run(["mkdir", directory]).check()
         self.archive = Archive(directory)
         with self.streaming() as receiver:
+            self.write()
             self.catch_up()
             shutil.rmtree(directory)
             self.fill_segment()

@@ -1717,34 +1717,6 @@ test_other_forms_go(void **state)
     }
 }
 
-/* A run that was killed when it had named the segment before: what else there is of that one goes,
- * but only when there is a complete form of it. */
-static void
-test_segment_before_is_tidied(void **state)
-{
-    static const char *const complete[] = {"", ".gz", ".lz4", ".zst", ".damaged"};
-
-    (void)state;
-    for (size_t i = 0; i < COUNT(complete); i++) {
-        const bool goes = i + 1 < COUNT(complete);
-        char name[64];
-        Fixture fixture;
-
-        set_up(&fixture);
-        (void)snprintf(name, sizeof name, SEGMENT_3 "%s", complete[i]);
-        temp_dir_write(&fixture.dir, name, "complete", 8);
-        temp_dir_write(&fixture.dir, SEGMENT_3 ".partial", "x", 1);
-        temp_dir_write(&fixture.dir, SEGMENT_3 ".gz.partial", "x", 1);
-        open_dir(&fixture);
-        assert_true(push_segment(&fixture, SEGMENT_4, 1, 5, false));
-        assert_true(finish(&fixture));
-        assert_true(temp_dir_exists(&fixture.dir, name));
-        assert_int_equal(temp_dir_exists(&fixture.dir, SEGMENT_3 ".partial"), !goes);
-        assert_int_equal(temp_dir_exists(&fixture.dir, SEGMENT_3 ".gz.partial"), !goes);
-        tear_down(&fixture);
-    }
-}
-
 /* ---- what is there already ---- */
 
 static void
@@ -1880,7 +1852,6 @@ main(void)
         cmocka_unit_test(test_compressed_in_order),
         cmocka_unit_test(test_compression_is_for_archives),
         cmocka_unit_test(test_other_forms_go),
-        cmocka_unit_test(test_segment_before_is_tidied),
         cmocka_unit_test(test_same_segment_exists),
         cmocka_unit_test(test_damaged_segment_exists),
         cmocka_unit_test(test_other_segment_exists),
