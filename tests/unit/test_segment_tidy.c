@@ -1,6 +1,6 @@
 /*
- * What a run that was killed has left of segments that have their names: it goes when a stage begins
- * behind them, and only then.
+ * What a run that was killed has left of segments that have their names: it goes when a stage
+ * begins behind them, and only then.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -11,6 +11,9 @@
 #include <cmocka.h>
 
 #include "unit/archive_fixture.h"
+
+/* A byte that is checked whatever the records are: of the address in a page's header. */
+#define PAGE_ADDRESS ((off_t)64 * WAL_BUILDER_PAGE + 9)
 
 static bool
 has_partial(TestArchive *here, TimeLineID timeline, uint64_t number)
