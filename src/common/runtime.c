@@ -153,7 +153,7 @@ runtime_wait(int fd, short events, int64_t timeout_ms, const Stop *stop, Bell *b
         }
         if (stop != NULL && stop_requested(stop))
             return WAIT_STOPPED;
-        if (ready > 0 && fds[2].revents != 0 && bell_heard(bell))
+        if (bell != NULL && ready > 0 && fds[2].revents != 0 && bell_heard(bell))
             return WAIT_WOKEN;
         if (ready > 0)
             return WAIT_READY;

@@ -663,7 +663,12 @@ class NetworkGoes(StreamingTestCase):
             with self.subTest(after), ScratchDir() as directory, Proxy(self.server.port) as proxy:
                 self.archive = Archive(directory)
                 proxy.cut(after=after)
+                self.fill_segment()
                 with self.streaming("-n", env=proxy.env()) as receiver:
+                    # What is sent to a connection that is closed takes what was not read with it:
+                    # the first status must be under way before the cut.
+                    self.write()
+                    self.catch_up()
                     self.write_much()
                     self.assertEqual(receiver.wait().rc, 1)
                 # The last message may be incomplete.

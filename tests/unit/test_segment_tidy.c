@@ -72,7 +72,7 @@ test_damaged_segments(void **state)
         archive_clear(here);
         archive_put(here, 1, 3, archive_methods[i], COMPLETE);
         archive_change_byte(here, archive_file_name(here, 1, 3, archive_methods[i], COMPLETE),
-                            5000);
+                            PAGE_ADDRESS);
         archive_put(here, 1, 3, PLAIN, PARTIAL);
         begin_segment(here, 1, 4, WAL_KEEP_PARTIAL);
         assert_true(has_partial(here, 1, 3));
