@@ -225,9 +225,10 @@ segment_room_use(int room, const WalDirConfig *config, const char *name, Error *
         return true;
     path = partial_path(config, name, err);
     (void)snprintf(link, sizeof link, "/proc/self/fd/%d", room);
-    /* Where it does not get the name, the file is opened without it. */
-    if (path != NULL)
-        (void)linkat(AT_FDCWD, link, AT_FDCWD, path, AT_SYMLINK_FOLLOW);
+    if (path != NULL) {
+        /* Where it does not get the name, the file is opened without it. */
+        int linked UNUSED = linkat(AT_FDCWD, link, AT_FDCWD, path, AT_SYMLINK_FOLLOW);
+    }
     file_close_quietly(room);
     free(path);
     return path != NULL;
