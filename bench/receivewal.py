@@ -36,6 +36,8 @@ MB = 1024 * 1024
 SEGMENT_SIZE = 16 * MB
 SLOT_POSITIONS_SINCE = 15  # READ_REPLICATION_SLOT: where an empty archive begins
 BLOCK_OF_RUSAGE = 512
+IDLE_ENOUGH = 0.8
+PATIENCE = 20  # half seconds
 
 COMPRESSIONS = ["none", "gzip:1", "gzip", "lz4", "zstd"]
 NOT_IN_STOCK = ["zstd"]
@@ -77,10 +79,25 @@ def scratch_in(directory):
 
 
 def settle(drop_caches):
-    """What the last run has left to be written must not be written during the next one."""
+    """What the last run has left to be written must not be written during the next one, and what
+    else the machine has to do had better be over.
+    """
     os.sync()
     if drop_caches:
         Path("/proc/sys/vm/drop_caches").write_text("3")
+    for _ in range(PATIENCE):
+        idle_before, all_before = processor_time()
+        time.sleep(0.5)
+        idle, everything = processor_time()
+        if idle - idle_before > IDLE_ENOUGH * (everything - all_before):
+            break
+
+
+def processor_time():
+    """The time of all processors since boot: idle, and altogether."""
+    fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
+    ticks = [int(field) for field in fields]
+    return ticks[3] + ticks[4], sum(ticks)
 
 
 # --- catch up ---

@@ -92,10 +92,10 @@ set_aside(const WalDirConfig *config, const char *path, const char *reason, Erro
 static bool
 refuse(const char *path, Error *err)
 {
-    (void)error_set(err, ERR_MISMATCH,
-                    "WAL segment \"%s\" exists and differs from what was received", path);
-    return error_hint(err, "A complete segment is never overwritten. Receive into another "
-                           "directory, or remove the file if it is not needed.");
+    (void)error_set_errno(err, EEXIST, "could not create WAL segment \"%s\"", path);
+    return error_hint(err,
+                      "It is there already, is sound, and differs from what was received. "
+                      "Receive into another directory, or remove the file if nobody needs it.");
 }
 
 /* `odd` is what was wrong with it so far, if anything. */

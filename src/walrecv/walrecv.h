@@ -158,7 +158,7 @@ typedef struct WalDirConfig {
  * A NAME.partial that exists is written over in place and never gets shorter. Where the complete
  * segment exists already, in whichever compression: one with the same content stays and ours goes;
  * one that is damaged or of a wrong size is renamed to FILE.damaged and told to set_aside; one that
- * is sound and differs is an error (ERR_MISMATCH). Once NAME is complete, other forms of its
+ * is sound and differs is an error (ERR_SYSTEM, EEXIST). Once NAME is complete, other forms of its
  * partial file (NAME.gz.partial of another program) are removed. A history file of other content
  * is refused.
  */

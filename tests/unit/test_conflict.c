@@ -1,6 +1,7 @@
 /*
  * What is where a complete segment belongs, in every form and in every state.
  */
+#include <errno.h>
 #include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -267,7 +268,7 @@ test_each_content(void **state)
             assert_untouched(&fixture, form_name(method), method, content);
         } else if (content == OTHER || content == OTHER_AT_END) {
             assert_false(ok);
-            assert_int_equal(fixture.err.code, ERR_MISMATCH);
+            assert_int_equal(fixture.err.sys_errno, EEXIST);
             assert_non_null(strstr(fixture.err.message, form_name(method)));
             assert_true(fixture.err.hint[0] != '\0');
             assert_untouched(&fixture, form_name(method), method, content);
@@ -367,7 +368,7 @@ test_several_forms(void **state)
 
     leave(&fixture, COMPRESSION_LZ4, OTHER);
     assert_false(resolve(&fixture));
-    assert_int_equal(fixture.err.code, ERR_MISMATCH);
+    assert_int_equal(fixture.err.sys_errno, EEXIST);
     tear_down(&fixture);
 }
 
@@ -443,7 +444,7 @@ test_any_buffer(void **state)
     for (size_t i = 0; i < COUNT(sizes); i++) {
         fixture.buffer_size = sizes[i];
         assert_false(resolve(&fixture));
-        assert_int_equal(fixture.err.code, ERR_MISMATCH);
+        assert_int_equal(fixture.err.sys_errno, EEXIST);
     }
     tear_down(&fixture);
 }
@@ -459,7 +460,7 @@ test_own_file_shrinks(void **state)
     leave(&fixture, COMPRESSION_NONE, SAME);
     assert_int_equal(ftruncate(fixture.file.fd, (off_t)(MB - 1)), 0);
     assert_false(resolve(&fixture));
-    assert_int_equal(fixture.err.code, ERR_MISMATCH);
+    assert_int_equal(fixture.err.sys_errno, EEXIST);
     tear_down(&fixture);
 }
 
