@@ -37,6 +37,7 @@ typedef struct Loop {
     Monitor *monitor;
     ReceiveKnown known;
     Tries tries;
+    Lsn furthest;   /* of all that was written */
     bool connected; /* at least once */
     bool streamed;  /* likewise */
     int status;     /* what the program shall end with when the loop fails */
@@ -46,7 +47,7 @@ typedef struct Loop {
 typedef struct Attempt {
     WalRunResult result;
     bool streaming;  /* a receiver ran: what failed is the stream, or what takes it */
-    bool progressed; /* more was written than there was */
+    bool progressed; /* more was written than there was, or ever had been */
     uint32_t segment_size;
     TimeLineID timeline;
     Lsn position; /* what comes next */
@@ -166,7 +167,10 @@ take_outcome(const Stream *stream, const StreamPlan *plan, Loop *loop, Attempt *
     attempt->timeline = view.timeline;
     attempt->position = view.received;
     attempt->written = durable_mark_get(&stream->written);
-    attempt->progressed = attempt->written > plan->first;
+    /* The beginning of a record that goes on in the next segment may be fetched twice. */
+    attempt->progressed = attempt->written > plan->first && attempt->written > loop->furthest;
+    if (attempt->progressed)
+        loop->furthest = attempt->written;
     attempt->checked_to = atomic_load(&stream->checked_to);
     /* It was heard of once the server had begun to stream. */
     loop->streamed = loop->streamed || view.heard_ms != 0;
@@ -211,7 +215,7 @@ receive_once(Loop *loop, Error *err)
         conn_free(conn);
         return attempt;
     }
-    monitor_server(loop->monitor, &plan.server, conn_features(conn)->version);
+    monitor_server(loop->monitor, &plan.server, conn_features(conn)->version, conn_host(conn));
     attempt.segment_size = plan.segment_size;
     run_stream(loop, conn, &plan, &attempt, err);
     return attempt;
@@ -471,7 +475,6 @@ receive_watched(Loop *loop, Error *err)
         .version = PGSTOW_VERSION,
         .directory = request->directory,
         .slot = request->slot,
-        .host = request->conn.host,
         .status_file = request->status_file,
         .stop = loop->stop,
     };

@@ -5,6 +5,7 @@
  */
 #include "cmd/receivewal_monitor.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -304,9 +305,11 @@ monitor_connecting(Monitor *monitor)
 }
 
 void
-monitor_server(Monitor *monitor, const ServerIdentity *server, int version)
+monitor_server(Monitor *monitor, const ServerIdentity *server, int version, const char *host)
 {
     (void)pthread_mutex_lock(&monitor->lock);
+    (void)snprintf(monitor->status.host, sizeof monitor->status.host, "%s",
+                   host == NULL ? "" : host);
     monitor->status.system_id = server->system_id;
     monitor->status.server_version = version;
     monitor->status.reconnects = monitor->connections++;
@@ -388,7 +391,6 @@ monitor_start(const MonitorConfig *config, Error *err)
         .version = config->version,
         .directory = config->directory,
         .slot = config->slot,
-        .host = config->host,
         .pid = getpid(),
         .started_at = status_time(),
     };

@@ -15,8 +15,7 @@ typedef struct Monitor Monitor;
 typedef struct MonitorConfig {
     const char *version; /* ours */
     const char *directory;
-    const char *slot;        /* may be NULL, like the two below */
-    const char *host;        /* as the command line has it */
+    const char *slot;        /* may be NULL, like the one below */
     const char *status_file; /* its path */
     const Stop *stop;        /* may be NULL; what ends the run */
 } MonitorConfig;
@@ -27,8 +26,8 @@ Monitor *monitor_start(const MonitorConfig *config, Error *err) MUST_USE;
 
 void monitor_connecting(Monitor *monitor);
 
-/* Connected, and to whom. */
-void monitor_server(Monitor *monitor, const ServerIdentity *server, int version);
+/* Connected, and to whom; `host` is copied. */
+void monitor_server(Monitor *monitor, const ServerIdentity *server, int version, const char *host);
 
 /* It runs; call with NULL before it is freed. */
 void monitor_receiver(Monitor *monitor, const WalReceiver *receiver);

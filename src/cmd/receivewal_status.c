@@ -71,7 +71,7 @@ put_time(JsonLine *line, const char *key, int64_t ms)
 static void
 put_server(JsonLine *line, const ReceiveStatus *status)
 {
-    json_put_text_or_null(line, "server_host", status->host);
+    json_put_text_or_null(line, "server_host", status->host[0] == '\0' ? NULL : status->host);
     json_put_number_if(line, "server_version", status->server_version != 0,
                        (uint64_t)status->server_version);
     /* As a text: many programs have no integers of 64 bits. */

@@ -22,8 +22,8 @@ typedef struct ReceiveStatus {
     ReceiveState state;
     const char *version; /* ours */
     const char *directory;
-    const char *slot; /* may be NULL, like the host */
-    const char *host;
+    const char *slot; /* may be NULL */
+    char host[256];   /* "": not known yet */
     int64_t pid;
     int server_version; /* 180004; 0: not known */
     uint64_t system_id; /* likewise, and so are all numbers up to the lag */

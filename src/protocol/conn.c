@@ -363,6 +363,12 @@ conn_version_text(const Conn *conn)
     return text == NULL ? "'unknown'" : text;
 }
 
+const char *
+conn_host(const Conn *conn)
+{
+    return PQhost(conn->pg);
+}
+
 int
 conn_backend_pid(const Conn *conn)
 {

@@ -87,6 +87,9 @@ const ServerFeatures *conn_features(const Conn *conn);
 const char *conn_version_text(const Conn *conn);
 int conn_backend_pid(const Conn *conn);
 
+/* The one of several hosts that was reached: a name, an address or a socket's directory. */
+const char *conn_host(const Conn *conn);
+
 /* That of the ConnConfig; may be NULL. */
 const Stop *conn_stop(const Conn *conn);
 

@@ -135,6 +135,13 @@ conn_free(Conn *conn)
     (void)conn;
 }
 
+const char *
+conn_host(const Conn *conn)
+{
+    (void)conn;
+    return "db1";
+}
+
 const ServerFeatures *
 conn_features(const Conn *conn)
 {
@@ -278,9 +285,10 @@ monitor_connecting(Monitor *monitor)
 }
 
 void
-monitor_server(Monitor *monitor, const ServerIdentity *server, int version)
+monitor_server(Monitor *monitor, const ServerIdentity *server, int version, const char *host)
 {
     (void)monitor;
+    assert_string_equal(host, "db1");
     assert_int_equal(server->system_id, 77);
     assert_int_equal(version, 180004);
 }

@@ -139,7 +139,6 @@ start(Here *here)
         .version = "1.2.3",
         .directory = "/wal",
         .slot = "archive",
-        .host = "db1",
         .status_file = temp_dir_path(&here->dir, "status"),
         .stop = &here->stop,
     };
@@ -411,7 +410,7 @@ test_final_status(void **state)
 
     start(here);
     monitor_connecting(here->monitor);
-    monitor_server(here->monitor, &server, 180004);
+    monitor_server(here->monitor, &server, 180004, "db1");
     stream(here, &streaming);
     be_seen(here);
     monitor_receiver(here->monitor, NULL);
@@ -435,7 +434,7 @@ test_failed_status(void **state)
     start(here);
     for (int i = 0; i < 3; i++) {
         monitor_connecting(here->monitor);
-        monitor_server(here->monitor, &server, 180004);
+        monitor_server(here->monitor, &server, 180004, "db1");
     }
     end(here, &failure);
     assert_status(here, "\"state\":\"failed\"");
