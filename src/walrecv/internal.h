@@ -307,8 +307,8 @@ typedef struct ConflictCheck {
 
 /*
  * *ret_exists: the directory has the same segment already, in some compression, on disk if the
- * directory is durable. Files that are not this segment are moved out of the way. EEXIST when one is
- * there that is sound, but another.
+ * directory is durable. Files that are not this segment are moved out of the way. EEXIST when one
+ * is there that is sound, but another.
  */
 bool conflict_resolve(const ConflictCheck *check, bool *ret_exists, Error *err) MUST_USE;
 
