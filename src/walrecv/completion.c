@@ -3,8 +3,9 @@
  *
  *   written --sync--> synced --prepare--> ready --publish--> gone
  *
- * Once it is synced, it is safe: a FLUSH need not wait for more. The work itself is done by
- * segment_job.c.
+ * Once it is synced, it is safe: a FLUSH need not wait for more. A segment that is compressed is
+ * not synced before, for its own file is not to last; but a FLUSH does it. The work itself is
+ * segment_job.c's.
  *
  * The segments are in a ring, in the order in which they came. Threads take steps: publishing comes
  * first, by one thread at a time and from the front on, all that is ready at once, so that several
@@ -41,6 +42,9 @@ typedef enum RoomStage { ROOM_NONE, ROOM_WANTED, ROOM_MAKING, ROOM_READY, ROOM_F
 typedef struct Job {
     SegmentJob work;
     JobStage stage;
+    bool unsynced; /* begins as JOB_SYNCED, but is safe only when it is published, or synced for a
+                    * FLUSH that does not wait for that */
+    bool held;     /* by the thread that does so: not to be freed meanwhile */
 } Job;
 
 typedef struct Worker {
@@ -154,8 +158,11 @@ note_step(Completion *completion, const Step *step)
 {
     switch (step->kind) {
     case STEP_PUBLISH:
-        for (size_t i = 0; i < step->count; i++)
+        for (size_t i = 0; i < step->count; i++) {
+            while (job_at(completion, i)->held)
+                (void)pthread_cond_wait(&completion->moved, &completion->mutex);
             segment_job_free(&job_at(completion, i)->work);
+        }
         completion->publishing = false;
         completion->first = (completion->first + step->count) % COMPLETION_QUEUE;
         completion->count -= step->count;
@@ -296,13 +303,20 @@ is_empty(Completion *completion)
 static bool
 is_synced(Completion *completion)
 {
-    return find_job(completion, JOB_WRITTEN) == NULL && find_job(completion, JOB_SYNCING) == NULL;
+    for (size_t i = 0; i < completion->count; i++) {
+        const Job *job = job_at(completion, i);
+
+        if (job->stage == JOB_WRITTEN || job->stage == JOB_SYNCING || job->unsynced)
+            return false;
+    }
+    return true;
 }
 
 bool
 completion_add(Completion *completion, const CompleteSegment *segment, Error *err)
 {
     bool durable = completion->config->sync == WAL_DURABLE;
+    bool compressed = completion->config->compression.method != COMPRESSION_NONE;
 
     if (!await(completion, has_free_slot, err)) {
         SegmentFile file = segment->file;
@@ -312,38 +326,59 @@ completion_add(Completion *completion, const CompleteSegment *segment, Error *er
     }
     (void)pthread_mutex_lock(&completion->mutex);
     *job_at(completion, completion->count) =
-        (Job){.work = {.segment = *segment}, .stage = durable ? JOB_WRITTEN : JOB_SYNCED};
+        (Job){.work = {.segment = *segment},
+              .stage = durable && !compressed ? JOB_WRITTEN : JOB_SYNCED,
+              .unsynced = durable && compressed};
     completion->count++;
     (void)pthread_cond_broadcast(&completion->moved);
     (void)pthread_mutex_unlock(&completion->mutex);
     return true;
 }
 
-/* One that nobody has begun with; NULL: there is none. */
+/* One whose sync nobody has begun with; NULL: there is none. It is held. */
 static Job *
 take_sync(Completion *completion)
 {
-    Job *job;
+    Job *found = NULL;
 
     (void)pthread_mutex_lock(&completion->mutex);
-    job = find_job(completion, JOB_WRITTEN);
-    if (job != NULL)
-        job->stage = JOB_SYNCING;
+    for (size_t i = 0; i < completion->count && found == NULL; i++) {
+        Job *job = job_at(completion, i);
+
+        if (job->stage == JOB_WRITTEN)
+            job->stage = JOB_SYNCING;
+        else if (!job->unsynced)
+            continue;
+        found = job;
+        found->held = true;
+    }
     (void)pthread_mutex_unlock(&completion->mutex);
-    return job;
+    return found;
+}
+
+static void
+release_sync(Completion *completion, Job *job, bool synced)
+{
+    (void)pthread_mutex_lock(&completion->mutex);
+    if (synced && job->stage == JOB_SYNCING)
+        job->stage = JOB_SYNCED;
+    job->unsynced = job->unsynced && !synced;
+    job->held = false;
+    (void)pthread_cond_broadcast(&completion->moved);
+    (void)pthread_mutex_unlock(&completion->mutex);
 }
 
 bool
 completion_sync(Completion *completion, Error *err)
 {
-    Step step = {.kind = STEP_SYNC};
+    Job *job;
 
-    while (completion_check(completion, err) && (step.job = take_sync(completion)) != NULL) {
-        if (!segment_file_sync(&step.job->work.segment.file, err))
+    while (completion_check(completion, err) && (job = take_sync(completion)) != NULL) {
+        bool ok = segment_file_sync(&job->work.segment.file, err);
+
+        release_sync(completion, job, ok);
+        if (!ok)
             return false;
-        (void)pthread_mutex_lock(&completion->mutex);
-        note_step(completion, &step);
-        (void)pthread_mutex_unlock(&completion->mutex);
     }
     return await(completion, is_synced, err);
 }

@@ -253,6 +253,7 @@ typedef struct SegmentFile {
     char *path; /* owned */
     uint64_t size;
     bool durable;
+    bool lasts;       /* it is to be the segment's file itself: worth writing back early */
     uint64_t started; /* write-back was started up to here */
 } SegmentFile;
 

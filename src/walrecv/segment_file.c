@@ -92,6 +92,8 @@ segment_file_open(const WalDirConfig *config, const char *name, SegmentFile *ret
                         .size = config->segment_size,
                         .durable = config->sync == WAL_DURABLE};
 
+    file.lasts = file.durable && config->compression.method == COMPRESSION_NONE;
+
     if (file.path != NULL)
         file.fd = file_open(file.path, O_RDWR | O_CREAT, config->file_mode, err);
     if (file.fd < 0 || !prepare(&file, config->file_mode, err)) {
@@ -109,7 +111,7 @@ segment_file_write(SegmentFile *file, Span data, uint64_t at, Error *err)
 {
     if (!file_pwrite(file->fd, data.data, data.len, at, file->path, err))
         return false;
-    if (file->durable)
+    if (file->lasts)
         durable_write_back(file->fd, at + data.len, &file->started);
     return true;
 }

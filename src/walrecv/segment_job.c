@@ -175,7 +175,9 @@ segment_job_name(SegmentJob *job, const WalDirConfig *config, Error *err)
     char *path;
     bool ok;
 
-    if (!segment_file_close(file, err))
+    /* One that is compressed does not last: it may be synced until it is gone, and nobody wants to
+     * know how its close ends. */
+    if (!compresses(config) && !segment_file_close(file, err))
         return false;
     if (job->exists)
         return true;

@@ -192,12 +192,13 @@ true_place_at(int dir, const char *path, Place *place)
     __real_free(resolved);
 }
 
+/* One that has a name: what becomes of others is the same however they are closed. */
 static bool
 is_file(int fd)
 {
     struct stat st;
 
-    return __real_fstat64(fd, &st) == 0 && S_ISREG(st.st_mode);
+    return __real_fstat64(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_nlink > 0;
 }
 
 /* ---- the decision ---- */

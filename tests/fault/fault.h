@@ -65,7 +65,7 @@ typedef struct FaultHit {
     bool fired;
     const char *call;
     char path[512]; /* of the file, as far as there is one */
-    bool writable;  /* FAULT_CLOSE: it was a regular file open for writing */
+    bool writable;  /* FAULT_CLOSE: it was a regular file with a name, open for writing */
 } FaultHit;
 
 void fault_sweep(const FaultPlan *plans, size_t count,
