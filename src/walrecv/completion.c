@@ -300,16 +300,22 @@ is_empty(Completion *completion)
     return completion->count == 0;
 }
 
+static Job *
+find_unsynced(Completion *completion)
+{
+    for (size_t i = 0; i < completion->count; i++) {
+        Job *job = job_at(completion, i);
+
+        if (job->stage == JOB_WRITTEN || job->unsynced)
+            return job;
+    }
+    return NULL;
+}
+
 static bool
 is_synced(Completion *completion)
 {
-    for (size_t i = 0; i < completion->count; i++) {
-        const Job *job = job_at(completion, i);
-
-        if (job->stage == JOB_WRITTEN || job->stage == JOB_SYNCING || job->unsynced)
-            return false;
-    }
-    return true;
+    return find_unsynced(completion) == NULL && find_job(completion, JOB_SYNCING) == NULL;
 }
 
 bool
@@ -339,21 +345,17 @@ completion_add(Completion *completion, const CompleteSegment *segment, Error *er
 static Job *
 take_sync(Completion *completion)
 {
-    Job *found = NULL;
+    Job *job;
 
     (void)pthread_mutex_lock(&completion->mutex);
-    for (size_t i = 0; i < completion->count && found == NULL; i++) {
-        Job *job = job_at(completion, i);
-
+    job = find_unsynced(completion);
+    if (job != NULL) {
         if (job->stage == JOB_WRITTEN)
             job->stage = JOB_SYNCING;
-        else if (!job->unsynced)
-            continue;
-        found = job;
-        found->held = true;
+        job->held = true;
     }
     (void)pthread_mutex_unlock(&completion->mutex);
-    return found;
+    return job;
 }
 
 static void

@@ -21,47 +21,14 @@ from harness import (
     wait_until,
 )
 from harness.run import PLAIN_USER, STOCK_BIN, pgstow_path
+from harness.wal import MB, keep_wal, lsn_number
+from harness.waltest import errors, same_segment
 
-MB = 1024 * 1024
 SEGMENT_SIZE = 16 * MB
-PAGE_SIZE = 8192
-PAGE_HEADER_SIZE = 24
 LAST_BYTES = 64  # WAL that ends somewhere is not all zeros in that many bytes before
 STOCK_MAJOR = 15
 SLOT_POSITIONS_SINCE = 15  # READ_REPLICATION_SLOT
 SEGMENT = re.compile(r"[0-9A-F]{24}")
-
-
-def keep_wal(major):
-    """Settings with which a server recycles no WAL while the tests compare it."""
-    return {"wal_keep_segments": 200} if major < 13 else {"wal_keep_size": "3200MB"}
-
-
-def lsn_number(lsn):
-    high, low = lsn.split("/")
-    return int(high, 16) << 32 | int(low, 16)
-
-
-def same_wal(received, original):
-    """Whether two segments are equal, but for what nobody reads: pages without any record.
-
-    Before version 11, these have headers behind a switch to the next segment. A standby may send
-    that part of a segment before it has received it: then we get zeros.
-    """
-    def no_record(page, header):
-        return page.count(0, header) == len(page) - header
-
-    if received == original:
-        return True
-    pages = [(received[at : at + PAGE_SIZE], original[at : at + PAGE_SIZE])
-             for at in range(0, len(original), PAGE_SIZE)]
-    return len(received) == len(original) and all(
-        ours == theirs or (no_record(ours, 0) and no_record(theirs, PAGE_HEADER_SIZE))
-        for ours, theirs in pages)
-
-
-def errors(result):
-    return re.findall(r"^pgstow receivewal: error: (.*)$", result.err, re.MULTILINE)
 
 
 class Archive:
@@ -184,7 +151,7 @@ class WalTestCase(unittest.TestCase):
         names = archive.complete()
         for name in names:
             self.assertEqual((archive.path / name).stat().st_size, archive.segment_size, name)
-            same = same_wal((archive.path / name).read_bytes(), (pg_wal / name).read_bytes())
+            same = same_segment((archive.path / name).read_bytes(), (pg_wal / name).read_bytes())
             self.assertTrue(same, f"{archive.path / name} and {pg_wal / name}")
         for partial in archive.path.glob("*.partial"):
             # It is empty where the disk had no room for it.
