@@ -31,6 +31,7 @@ $$
 WAYS = [
     ("plain, WAL streamed", ["-F", "p"]),
     ("plain, SHA-512 manifest", ["-F", "p", "--manifest-checksums=SHA512"]),
+    ("plain, page digests", ["-F", "p", "--page-digests"]),
     ("tar, WAL streamed", ["-F", "t"]),
     ("tar, zstd with 4 workers", ["-F", "t", "-Z", "zstd:workers=4"]),
     ("tar with -R", ["-F", "t", "-R"]),

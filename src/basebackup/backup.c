@@ -7,8 +7,8 @@
  *   beside it:   walstream (second connection, own threads)
  *
  * The order of the end is what makes the promise true: all bytes received, WAL complete up to the
- * backup's end, files and WAL synced, ledger compared with the manifest, and only then
- * backup_manifest gets its name.
+ * backup's end, files and WAL synced, ledger compared with the manifest, backup_pages complete, and
+ * only then backup_manifest gets its name.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -41,6 +41,7 @@ typedef struct Backup {
     Layout layout;
     Ledger *ledger;               /* NULL: there is no manifest to compare with */
     ManifestFileWriter *manifest; /* NULL likewise */
+    PagesFile *pages_file;        /* NULL without --page-digests */
     PageCheckConfig page_config;
     PageTally pages;
     Buf bad_pages; /* a line for each that was reported */
@@ -141,9 +142,12 @@ learn_server(Backup *backup, Error *err)
 static bool
 make_plan(Backup *backup, Error *err)
 {
-    return plan_make(backup->options, conn_features(backup->conn), conn_version_text(backup->conn),
-                     &backup->plan, err) &&
-           (!backup->plan.page_check || repl_page_layout(backup->conn, &backup->page_layout, err));
+    if (!plan_make(backup->options, conn_features(backup->conn), conn_version_text(backup->conn),
+                   &backup->plan, err))
+        return false;
+    if (!backup->plan.page_check && !backup->plan.page_digests)
+        return true;
+    return repl_page_layout(backup->conn, &backup->page_layout, err);
 }
 
 static bool
@@ -303,6 +307,19 @@ prepare_comparison(Backup *backup, Error *err)
 }
 
 static bool
+prepare_page_digests(Backup *backup, Error *err)
+{
+    if (!backup->plan.page_digests)
+        return true;
+    backup->pages_file = pages_file_new(backup->options->directory, backup->file_mode,
+                                        backup->page_layout.page_size, err);
+    if (backup->pages_file == NULL)
+        return false;
+    ledger_digest_pages(backup->ledger, pages_file_writer(backup->pages_file));
+    return true;
+}
+
+static bool
 report_bad_page(void *ctx, const Problem *problem)
 {
     Backup *backup = ctx;
@@ -318,7 +335,9 @@ report_bad_page(void *ctx, const Problem *problem)
 static bool
 build_chain(Backup *backup, Error *err)
 {
-    if (!prepare_comparison(backup, err))
+    const bool check_pages = backup->plan.page_check && backup->page_layout.checksums;
+
+    if (!prepare_comparison(backup, err) || !prepare_page_digests(backup, err))
         return false;
     backup->page_config = (PageCheckConfig){
         .start = backup->start.lsn,
@@ -335,7 +354,7 @@ build_chain(Backup *backup, Error *err)
         .directory_mode = backup->directory_mode,
         .file_mode = backup->file_mode,
         .ledger = backup->ledger,
-        .pages = backup->page_layout.checksums ? &backup->page_config : NULL,
+        .pages = check_pages ? &backup->page_config : NULL,
         .tally = &backup->pages,
         .recovery = backup->options->write_recovery ? &backup->recovery : NULL,
         .manifest = backup->manifest,
@@ -461,6 +480,16 @@ finish_files(Backup *backup, Error *err)
            (!is_durable(backup) || target_sync(backup->target, err));
 }
 
+/* Of a backup with bad pages too: which those are is not all that can be asked later. */
+static bool
+publish_page_digests(Backup *backup, Error *err)
+{
+    if (backup->pages_file == NULL)
+        return true;
+    observe_note(backup->observer, "renaming " PAGE_DIGESTS_NAME ".tmp to " PAGE_DIGESTS_NAME);
+    return pages_file_publish(backup->pages_file, is_durable(backup), err);
+}
+
 /* What goes to a reader cannot be taken back: it is compared before its last member follows. */
 static bool
 finish_backup(Backup *backup, Error *err)
@@ -468,7 +497,8 @@ finish_backup(Backup *backup, Error *err)
     if (backup->plan.in_stream)
         return check_against_manifest(backup, err) && finish_archive(backup, err) &&
                finish_files(backup, err);
-    return finish_files(backup, err) && check_against_manifest(backup, err);
+    return finish_files(backup, err) && check_against_manifest(backup, err) &&
+           publish_page_digests(backup, err);
 }
 
 static bool
@@ -555,6 +585,8 @@ end_writing(Backup *backup)
     backup->chain = NULL;
     manifest_file_free(backup->manifest);
     backup->manifest = NULL;
+    pages_file_free(backup->pages_file);
+    backup->pages_file = NULL;
 }
 
 /* A slot that nobody uses keeps WAL until the server's disk is full. */

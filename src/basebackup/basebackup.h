@@ -48,9 +48,10 @@ typedef struct BackupOptions {
     bool estimate_size;
     SyncMethod sync;
     bool no_clean;
+    bool no_verify_checksums;
+    bool page_digests; /* write backup_pages: beside a manifest, into a directory */
     ManifestRequest manifest;
     const char *manifest_checksums; /* as given, or NULL */
-    bool no_verify_checksums;
     int64_t status_interval_ms;
     const TablespaceMapping *mappings;
     size_t mapping_count;

@@ -98,7 +98,11 @@ add_checks(Sink *next, const ChainConfig *config, Error *err)
 static Sink *
 add_guard(Sink *next, const ChainConfig *config, Error *err)
 {
-    return config->ledger == NULL ? next : manifest_guard_new(next, err);
+    const bool digests_there = config->plan->page_digests && config->plan->format == FORMAT_PLAIN;
+
+    if (config->ledger == NULL)
+        return next;
+    return manifest_guard_new(next, digests_there ? GUARD_PAGE_DIGESTS_TOO : GUARD_MANIFEST, err);
 }
 
 static Sink *

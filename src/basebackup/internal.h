@@ -6,6 +6,7 @@
 
 #include "basebackup/basebackup.h"
 #include "manifest/manifest.h"
+#include "manifest/page_digests.h"
 #include "stream/stream.h"
 #include "verify/verify.h"
 
@@ -14,12 +15,13 @@
 /* What follows from the options and what the server can do. */
 typedef struct Plan {
     BackupFormat format;
-    bool to_server;  /* -t: nothing comes here but progress */
-    bool to_stdout;  /* one archive, to standard output */
-    bool in_stream;  /* its manifest becomes the last member of that archive */
-    bool rewrite;    /* archives are parsed and written anew: something is put into them */
-    bool in_flight;  /* files are digested as they pass */
-    bool page_check; /* and their pages looked at, if the cluster has checksums */
+    bool to_server;    /* -t: nothing comes here but progress */
+    bool to_stdout;    /* one archive, to standard output */
+    bool in_stream;    /* its manifest becomes the last member of that archive */
+    bool rewrite;      /* archives are parsed and written anew: something is put into them */
+    bool in_flight;    /* files are digested as they pass */
+    bool page_check;   /* and their pages looked at, if the cluster has checksums */
+    bool page_digests; /* and the CRCs of their pages written beside them */
     CompressionMethod arriving; /* how the server sends or stores archives */
     Compression leaving;        /* how the files we write are compressed; FORMAT_TAR only */
     ManifestRequest manifest;   /* that the server is asked for */
@@ -164,17 +166,35 @@ bool manifest_file_finish(ManifestFileWriter *writer, bool sync, const Manifest 
 bool manifest_file_publish(ManifestFileWriter *writer, bool sync, Error *err) MUST_USE;
 void manifest_file_free(ManifestFileWriter *writer);
 
+typedef enum GuardedNames { GUARD_MANIFEST, GUARD_PAGE_DIGESTS_TOO } GuardedNames;
+
 /*
  * A stage for parsed archives: refuses what would lie under the manifest's two names in the data
- * directory, or under that of the list of bad pages. Servers leave out backup_manifest alone.
+ * directory, under that of the list of bad pages or, if those are written there, under the two of
+ * the page digests. Servers leave out backup_manifest alone.
  */
-Sink *manifest_guard_new(Sink *next, Error *err) MUST_USE;
+Sink *manifest_guard_new(Sink *next, GuardedNames names, Error *err) MUST_USE;
 
 /*
  * A stage for parsed archives: when the archive of the data directory ends, and the manifest has
  * been published by then, it becomes the last entry. Borrows the writer.
  */
 Sink *manifest_inject_new(Sink *next, const ManifestFileWriter *writer, Error *err) MUST_USE;
+
+/* ---- pages_file.c: backup_pages on its way to disk (--page-digests) ---- */
+
+/* Written as backup_pages.tmp, which gets its name before the manifest gets its own. */
+typedef struct PagesFile PagesFile;
+
+PagesFile *pages_file_new(const char *directory, mode_t mode, uint32_t page_size,
+                          Error *err) MUST_USE;
+
+/* For the ledger. */
+PageDigestWriter *pages_file_writer(const PagesFile *file);
+
+/* All files have passed. */
+bool pages_file_publish(PagesFile *file, bool sync, Error *err) MUST_USE;
+void pages_file_free(PagesFile *file);
 
 /* ---- chain.c: the stages between the server and the disk ---- */
 

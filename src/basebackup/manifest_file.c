@@ -125,15 +125,25 @@ manifest_file_free(ManifestFileWriter *writer)
 
 /* ---- the guard ---- */
 
+typedef struct ManifestGuard {
+    Sink sink;
+    size_t count; /* of the names that are guarded */
+} ManifestGuard;
+
+#define GUARD_ALWAYS ((size_t)3)
+
+static const char *const guarded[] = {TEMPORARY_NAME, FINAL_NAME, TARGET_BAD_PAGES,
+                                      PAGE_DIGESTS_NAME, "backup_pages.tmp"};
+
 static bool
 guard_entry(Sink *self, const Entry *entry, Error *err)
 {
-    static const char *const names[] = {TEMPORARY_NAME, FINAL_NAME, TARGET_BAD_PAGES};
+    const ManifestGuard *guard = (const ManifestGuard *)self;
 
     if (self->tablespace != 0)
         return true;
-    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
-        if (!path_holds(names[i], entry->path))
+    for (size_t i = 0; i < guard->count; i++) {
+        if (!path_holds(guarded[i], entry->path))
             continue;
         (void)error_set(err, ERR_UNSUPPORTED,
                         "the server's data directory has a file \"%s\", which is the name of the "
@@ -155,9 +165,14 @@ guard_push(Sink *self, const Event *event, Error *err)
 static const SinkOps guard_ops = {.name = "manifest_guard", .push = guard_push};
 
 Sink *
-manifest_guard_new(Sink *next, Error *err)
+manifest_guard_new(Sink *next, GuardedNames names, Error *err)
 {
-    return sink_alloc(sizeof(Sink), &guard_ops, next, err);
+    ManifestGuard *guard = sink_alloc(sizeof *guard, &guard_ops, next, err);
+
+    if (guard == NULL)
+        return NULL;
+    guard->count = names == GUARD_MANIFEST ? GUARD_ALWAYS : sizeof guarded / sizeof guarded[0];
+    return &guard->sink;
 }
 
 /* ---- in the archive ---- */

@@ -22,6 +22,9 @@ check_features(const BackupOptions *options, const ServerFeatures *features,
         return refuse("server does not support server-side compression", 15, version_text, err);
     if (options->incremental != NULL && !features->wal_summaries)
         return refuse("server does not support incremental backup", 17, version_text, err);
+    if (options->page_digests && !features->manifest)
+        return refuse("server does not make the manifest without which page digests are of no use",
+                      13, version_text, err);
     if (options->target != NULL && options->write_recovery)
         return error_set(err, ERR_USAGE,
                          "recovery configuration cannot be written when a backup target is used");
@@ -85,6 +88,7 @@ plan_make(const BackupOptions *options, const ServerFeatures *features, const ch
      * would look damaged, and recovery mends it. */
     plan.page_check =
         features->verify_checksums && !options->no_verify_checksums && !plan.to_server;
+    plan.page_digests = options->page_digests && plan.in_flight && !plan.to_stdout;
     *ret_plan = plan;
     return true;
 }

@@ -8,6 +8,7 @@
 #include "cmd/compress_option.h"
 #include "cmd/options.h"
 #include "cmd/progress_text.h"
+#include "cmd/terminal_line.h"
 
 typedef enum ProgressStyle { PROGRESS_NONE, PROGRESS_TEXT, PROGRESS_JSON } ProgressStyle;
 
@@ -56,8 +57,7 @@ void backup_request_free(BackupRequest *request);
 typedef struct BackupDisplay {
     ProgressStyle style;
     bool verbose;
-    bool terminal;  /* standard error is one */
-    size_t columns; /* of the line of progress that the terminal's cursor is in; 0: in none */
+    TerminalLine line;
     Rate rate;
     bool failure_shown;
 } BackupDisplay;

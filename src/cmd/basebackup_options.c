@@ -24,6 +24,7 @@ enum {
     OPT_MANIFEST_FORCE_ENCODE,
     OPT_NO_ESTIMATE_SIZE,
     OPT_NO_VERIFY_CHECKSUMS,
+    OPT_PAGE_DIGESTS,
     OPT_SYNC_METHOD
 };
 
@@ -63,6 +64,8 @@ const Option basebackup_options[] = {
     {OPT_NO_MANIFEST, "no-manifest", NULL, "suppress generation of backup manifest"},
     {OPT_NO_SLOT, "no-slot", NULL, "prevent creation of temporary replication slot"},
     {OPT_NO_VERIFY_CHECKSUMS, "no-verify-checksums", NULL, "do not verify checksums"},
+    {OPT_PAGE_DIGESTS, "page-digests", NULL,
+     "write the checksum of every data page to backup_pages"},
     {OPT_SYNC_METHOD, "sync-method", "METHOD", "set method for syncing files to disk"},
     HELP_OPTION,
     CONNECTION_PLACE_OPTIONS,
@@ -377,6 +380,8 @@ flag_of(BackupRequest *request, int id)
         return &request->no_estimate_size;
     case OPT_NO_VERIFY_CHECKSUMS:
         return &request->backup.no_verify_checksums;
+    case OPT_PAGE_DIGESTS:
+        return &request->backup.page_digests;
     default:
         return NULL;
     }
@@ -570,6 +575,21 @@ check_progress_and_manifest(const BackupRequest *request)
     return true;
 }
 
+/* They are a file beside the manifest. */
+static bool
+check_page_digests(const BackupRequest *request)
+{
+    if (!request->backup.page_digests)
+        return true;
+    if (request->backup.target != NULL)
+        return options_conflict("--page-digests cannot be used with a backup target");
+    if (writes_to_stdout(&request->backup))
+        return options_conflict("--page-digests cannot be used when writing to standard output");
+    if (request->no_manifest)
+        return options_conflict("--no-manifest and --page-digests are incompatible options");
+    return true;
+}
+
 /* The stock tool says this after it has connected. */
 static bool
 check_recovery(const BackupOptions *backup)
@@ -588,7 +608,8 @@ settle_request(BackupRequest *request)
 
     if (!check_destination(request) || !settle_compression(request) ||
         !check_wal_and_slot(backup) || !settle_wal_directory(request) ||
-        !check_progress_and_manifest(request) || !check_recovery(backup))
+        !check_progress_and_manifest(request) || !check_page_digests(request) ||
+        !check_recovery(backup))
         return false;
     if (request->no_sync)
         backup->sync = SYNC_NONE;

@@ -1,82 +1,19 @@
 /*
- * What a backup shows on standard error: messages, and progress as text or as JSON.
- *
- * A line goes out with one write, so that what libpq prints does not land within it. When standard
- * error cannot be written, nothing is shown and the backup goes on.
+ * What a backup shows on standard error: messages, and progress as text or as JSON. When it cannot
+ * be written, nothing is shown and the backup goes on.
  */
-#include <errno.h>
-#include <stdio.h>
-#include <string.h>
-#include <sys/ioctl.h>
-#include <unistd.h>
-
 #include "cmd/basebackup_cmd.h"
 #include "cmd/log.h"
 #include "cmd/progress_json.h"
 #include "cmd/signals.h"
-
-/* ---- lines ---- */
-
-/* Nearly always one write; the rest of a long line follows when a pipe took only its beginning. */
-static void
-write_out(const char *text, size_t len)
-{
-    while (len > 0) {
-        ssize_t written = write(STDERR_FILENO, text, len);
-
-        if (written < 0 && errno == EINTR)
-            continue;
-        if (written <= 0)
-            return;
-        text += written;
-        len -= (size_t)written;
-    }
-}
 
 /* Show a line that was `made`, and free it. One for which there is no memory is not shown. */
 static void
 show_line(Buf *line, bool made)
 {
     if (made)
-        write_out(buf_text(line), line->len);
+        stderr_write(buf_text(line), line->len);
     buf_free(line);
-}
-
-/* A message begins on a line of its own, and leaves the last progress to be read. */
-static void
-leave_progress_line(BackupDisplay *display)
-{
-    if (display->columns > 0)
-        write_out("\n", 1);
-    display->columns = 0;
-}
-
-/* A line that is wider than the terminal would go on in the next one, and stay there. */
-static void
-fit_terminal(Buf *line)
-{
-    struct winsize size;
-
-    if (ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 1)
-        text_cut(line, (size_t)size.ws_col - 1);
-}
-
-/* What is left of a longer line before is overwritten with blanks. */
-static bool
-end_progress_line(BackupDisplay *display, bool last, Buf *line, Error *err)
-{
-    bool stay = display->terminal && !last;
-    size_t columns;
-    size_t blanks;
-
-    if (stay)
-        fit_terminal(line);
-    columns = text_columns(buf_text(line));
-    blanks = display->columns > columns ? display->columns - columns : 0;
-    if (!buf_printf(line, err, "%*s%c", (int)blanks, "", stay ? '\r' : '\n'))
-        return false;
-    display->columns = stay ? columns : 0;
-    return true;
 }
 
 /* ---- messages ---- */
@@ -88,14 +25,16 @@ show_note(void *ctx, const char *message)
 
     if (!display->verbose)
         return;
-    leave_progress_line(display);
+    terminal_line_leave(&display->line);
     log_info("%s", message);
 }
 
 static void
 show_info(void *ctx, const char *message)
 {
-    leave_progress_line(ctx);
+    BackupDisplay *display = ctx;
+
+    terminal_line_leave(&display->line);
     log_info("%s", message);
 }
 
@@ -106,7 +45,7 @@ show_problem(void *ctx, const Problem *problem)
     Buf line = BUF_INIT;
     Error err = ERROR_INIT;
 
-    leave_progress_line(display);
+    terminal_line_leave(&display->line);
     log_error("%s", problem->message);
     if (display->style == PROGRESS_JSON)
         show_line(&line, json_problem(problem, &line, &err));
@@ -115,22 +54,18 @@ show_problem(void *ctx, const Problem *problem)
 void
 display_failure(BackupDisplay *display, const Error *failure)
 {
-    int signo = failure->code == ERR_STOPPED ? signals_received() : 0;
-    Error told = *failure;
+    const Error told = signals_failure(failure);
     Buf line = BUF_INIT;
     Error err = ERROR_INIT;
 
     if (display->failure_shown)
         return;
     display->failure_shown = true;
-    leave_progress_line(display);
-    signals_show_failure(failure);
-    if (display->style != PROGRESS_JSON)
-        return;
-    if (signo != 0)
-        (void)snprintf(told.message, sizeof told.message, "interrupted by signal %d: %s", signo,
-                       strsignal(signo));
-    show_line(&line, json_error(&told, signo, &line, &err));
+    terminal_line_leave(&display->line);
+    log_failure(&told);
+    if (display->style == PROGRESS_JSON)
+        show_line(&line, json_error(&told, failure->code == ERR_STOPPED ? signals_received() : 0,
+                                    &line, &err));
 }
 
 static void
@@ -142,6 +77,14 @@ show_failure(void *ctx, const Error *err)
 /* ---- progress ---- */
 
 static void
+show_progress_line(BackupDisplay *display, Buf *line, bool made, bool last)
+{
+    if (made)
+        terminal_line_show(&display->line, line, last);
+    buf_free(line);
+}
+
+static void
 show_waiting(void *ctx)
 {
     BackupDisplay *display = ctx;
@@ -151,8 +94,8 @@ show_waiting(void *ctx)
     if (display->style == PROGRESS_JSON)
         show_line(&line, json_waiting(&line, &err));
     else if (display->style == PROGRESS_TEXT && !display->verbose)
-        show_line(&line, buf_printf(&line, &err, "waiting for checkpoint") &&
-                             end_progress_line(display, false, &line, &err));
+        show_progress_line(display, &line, buf_printf(&line, &err, "waiting for checkpoint"),
+                           false);
 }
 
 static void
@@ -179,8 +122,9 @@ show_progress(void *ctx, const BackupProgress *progress)
     if (display->style == PROGRESS_JSON)
         show_line(&line, json_progress(progress, &speed, &line, &err));
     else if (display->style == PROGRESS_TEXT)
-        show_line(&line, progress_line(progress, &speed, display->verbose, &line, &err) &&
-                             end_progress_line(display, progress->finished, &line, &err));
+        show_progress_line(display, &line,
+                           progress_line(progress, &speed, display->verbose, &line, &err),
+                           progress->finished);
 }
 
 static void
@@ -191,7 +135,7 @@ show_completed(void *ctx, const BackupSummary *summary)
     Buf line = BUF_INIT;
     Error err = ERROR_INIT;
 
-    leave_progress_line(display);
+    terminal_line_leave(&display->line);
     if (display->verbose &&
         summary_line(summary, rate->latest.at_ms - rate->first.at_ms, &line, &err))
         log_info("%s", buf_text(&line));
@@ -207,8 +151,8 @@ display_init(BackupDisplay *display, const BackupRequest *request)
     *display = (BackupDisplay){
         .style = request->progress,
         .verbose = request->verbose,
-        .terminal = isatty(STDERR_FILENO) == 1,
     };
+    terminal_line_init(&display->line);
 }
 
 BackupObserver

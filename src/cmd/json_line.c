@@ -61,6 +61,35 @@ json_object_end(JsonLine *line)
 }
 
 void
+json_array_begin(JsonLine *line, const char *key)
+{
+    put_key(line, key);
+    put(line, "[\n");
+    line->comma = false;
+}
+
+void
+json_element_begin(JsonLine *line)
+{
+    put(line, "%s{", line->comma ? "," : "");
+    line->comma = false;
+}
+
+void
+json_element_end(JsonLine *line)
+{
+    put(line, "}\n");
+    line->comma = true;
+}
+
+void
+json_array_end(JsonLine *line)
+{
+    put(line, "]");
+    line->comma = true;
+}
+
+void
 json_put_raw(JsonLine *line, const char *key, const char *fmt, ...)
 {
     va_list args;
@@ -162,23 +191,32 @@ is_utf8(const char *text)
     return true;
 }
 
-/* One character, or a byte that belongs to none. Returns how many bytes that was. */
+/* How much of `text` stands for itself. */
 static size_t
-put_character(JsonLine *line, const char *text)
+plain_length(const char *text)
 {
-    size_t len = character_length(text);
+    size_t at = 0;
 
-    if (len == 0) {
-        put(line, "\\ufffd");
-        return 1;
+    while (text[at] != '"' && text[at] != '\\' && !is_between(text[at], 0, 0x1F)) {
+        size_t len = character_length(text + at);
+
+        if (len == 0)
+            break;
+        at += len;
     }
-    if (*text == '"' || *text == '\\')
-        put(line, "\\%c", *text);
-    else if (is_between(*text, 0, 0x1F))
-        put(line, "\\u%04x", (unsigned)*text);
+    return at;
+}
+
+/* What comes behind that, one byte. */
+static void
+put_escaped(JsonLine *line, char byte)
+{
+    if (byte == '"' || byte == '\\')
+        put(line, "\\%c", byte);
+    else if (is_between(byte, 0, 0x1F))
+        put(line, "\\u%04x", (unsigned)byte);
     else
-        put(line, "%.*s", (int)len, text);
-    return len;
+        put(line, "\\ufffd");
 }
 
 void
@@ -186,8 +224,15 @@ json_put_text(JsonLine *line, const char *key, const char *text)
 {
     put_key(line, key);
     put(line, "\"");
-    while (*text != '\0')
-        text += put_character(line, text);
+    for (;;) {
+        size_t len = plain_length(text);
+
+        line->ok = line->ok && buf_append(line->buf, text, len, line->err);
+        text += len;
+        if (*text == '\0')
+            break;
+        put_escaped(line, *text++);
+    }
     put(line, "\"");
 }
 
@@ -200,14 +245,28 @@ json_put_text_or_null(JsonLine *line, const char *key, const char *text)
         json_put_null(line, key);
 }
 
+static void
+put_hex_value(JsonLine *line, Span bytes)
+{
+    put(line, "\"");
+    for (size_t i = 0; i < bytes.len; i++)
+        put(line, "%02x", (unsigned)bytes.data[i]);
+    put(line, "\"");
+}
+
+void
+json_put_hex(JsonLine *line, const char *key, Span bytes)
+{
+    put_key(line, key);
+    put_hex_value(line, bytes);
+}
+
 void
 json_put_path(JsonLine *line, const char *key, const char *path)
 {
     json_put_text_or_null(line, key, path);
     if (path == NULL || is_utf8(path))
         return;
-    put(line, ",\"%s_hex\":\"", key);
-    for (; *path != '\0'; path++)
-        put(line, "%02x", (unsigned)(uint8_t)*path);
-    put(line, "\"");
+    put(line, ",\"%s_hex\":", key);
+    put_hex_value(line, span_of(path));
 }

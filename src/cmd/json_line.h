@@ -37,11 +37,24 @@ void json_put_number_if(JsonLine *line, const char *key, bool known, uint64_t va
 void json_put_text_or_null(JsonLine *line, const char *key, const char *text);
 void json_put_path(JsonLine *line, const char *key, const char *path);
 
+/* As a text of lower-case hexadecimal. */
+void json_put_hex(JsonLine *line, const char *key, Span bytes);
+
 /* What `fmt` makes is JSON itself: a number with a fraction, say. */
 void json_put_raw(JsonLine *line, const char *key, const char *fmt, ...) PRINTF_LIKE(3, 4);
 
 /* Members in between are those of an object that is the value of `key`. */
 void json_object_begin(JsonLine *line, const char *key);
 void json_object_end(JsonLine *line);
+
+/*
+ * The value of `key` is an array of objects: members between begin and end of an element are those
+ * of that object. The array's beginning and each element end a line, after which what is in `buf`
+ * may be taken out of it.
+ */
+void json_array_begin(JsonLine *line, const char *key);
+void json_element_begin(JsonLine *line);
+void json_element_end(JsonLine *line);
+void json_array_end(JsonLine *line);
 
 #endif

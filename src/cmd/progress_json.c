@@ -1,6 +1,7 @@
 #include "cmd/progress_json.h"
 
 #include "cmd/json_line.h"
+#include "cmd/problem_kind.h"
 
 static JsonLine
 event_begin(const char *event, Buf *buf, Error *err)
@@ -52,41 +53,13 @@ json_progress(const BackupProgress *progress, const Speed *speed, Buf *buf, Erro
     return json_line_end(&line);
 }
 
-static const char *
-problem_name(ProblemKind kind)
-{
-    switch (kind) {
-    case PROBLEM_MISSING:
-        return "missing";
-    case PROBLEM_EXTRA:
-        return "extra";
-    case PROBLEM_SIZE:
-        return "size";
-    case PROBLEM_CHECKSUM:
-        return "checksum";
-    case PROBLEM_UNREADABLE:
-        return "unreadable";
-    case PROBLEM_FILE_TYPE:
-        return "file_type";
-    case PROBLEM_SYSTEM_ID:
-        return "system_identifier";
-    case PROBLEM_CONTROL:
-        return "control_file";
-    case PROBLEM_PAGE:
-        return "page";
-    case PROBLEM_WAL:
-        return "wal";
-    }
-    return "unknown";
-}
-
 bool
 json_problem(const Problem *problem, Buf *buf, Error *err)
 {
     JsonLine line = event_begin("problem", buf, err);
     bool page = problem->kind == PROBLEM_PAGE && problem->block != PROBLEM_WHOLE_FILE;
 
-    json_put_text(&line, "kind", problem_name(problem->kind));
+    json_put_text(&line, "kind", problem_kind_name(problem->kind));
     json_put_path(&line, "path", problem->path);
     json_put_text(&line, "message", problem->message);
     if (problem->kind == PROBLEM_PAGE) {

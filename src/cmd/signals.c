@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <signal.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "cmd/log.h"
@@ -49,13 +50,25 @@ signals_run(bool (*job)(void *ctx, Stop *stop, Error *err), void *ctx, Error *er
            job(ctx, &stop, err);
 }
 
+Error
+signals_failure(const Error *err)
+{
+    Error told = *err;
+
+    if (err->code == ERR_STOPPED && the_signal != 0) {
+        (void)snprintf(told.message, sizeof told.message, "interrupted by signal %d: %s",
+                       (int)the_signal, strsignal(the_signal));
+        told.hint[0] = '\0';
+    }
+    return told;
+}
+
 void
 signals_show_failure(const Error *err)
 {
-    if (err->code == ERR_STOPPED && the_signal != 0)
-        log_error("interrupted by signal %d: %s", (int)the_signal, strsignal(the_signal));
-    else
-        log_failure(err);
+    const Error told = signals_failure(err);
+
+    log_failure(&told);
 }
 
 int

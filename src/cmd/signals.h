@@ -15,7 +15,10 @@
  */
 bool signals_run(bool (*job)(void *ctx, Stop *stop, Error *err), void *ctx, Error *err) MUST_USE;
 
-/* Print an Error; one that says "stopped" tells which signal did it. */
+/* An Error as it is told: one that says "stopped" tells which signal did it. */
+Error signals_failure(const Error *err);
+
+/* Print it so. */
 void signals_show_failure(const Error *err);
 
 /* The signal that came, or 0. */

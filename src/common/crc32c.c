@@ -4,7 +4,8 @@
  * The CPU's instruction has a latency of three cycles and a throughput of one, so one chain of it
  * leaves two thirds of its speed unused. Longer inputs are therefore cut in three lanes that run
  * side by side; the lanes' CRCs are joined by multiplying with x^(8 * lane length) modulo the
- * polynomial, for which the lane length is a constant with a precomputed factor.
+ * polynomial, which for the two lane lengths there are is looked up in tables. Three of the short
+ * lanes make up a data page but for a few bytes.
  * Bits are reflected throughout: the coefficient of x^0 is the top bit of a uint32_t.
  */
 #include "common/crc32c.h"
@@ -51,6 +52,32 @@ crc32c_combine(uint32_t crc_a, uint32_t crc_b, uint64_t len_b)
     return poly_multiply(poly_power_bytes(len_b), crc_a) ^ crc_b;
 }
 
+/* Multiplying is linear: each bit is multiplied once, and a byte is the sum of its bits. */
+void
+crc32c_join_init(Crc32cJoin *join, uint64_t len_b)
+{
+    uint32_t factor = poly_power_bytes(len_b);
+
+    for (unsigned place = 0; place < 4; place++) {
+        uint32_t *table = join->table[place];
+
+        table[0] = 0;
+        for (unsigned bit = 0; bit < 8; bit++) {
+            uint32_t product = poly_multiply(factor, (uint32_t)1 << (8 * place + bit));
+
+            for (unsigned low = 0; low < 1u << bit; low++)
+                table[(1u << bit) + low] = product ^ table[low];
+        }
+    }
+}
+
+uint32_t
+crc32c_join(const Crc32cJoin *join, uint32_t crc_a, uint32_t crc_b)
+{
+    return join->table[0][crc_a & 0xFF] ^ join->table[1][crc_a >> 8 & 0xFF] ^
+           join->table[2][crc_a >> 16 & 0xFF] ^ join->table[3][crc_a >> 24] ^ crc_b;
+}
+
 /* ---- the portable form: eight bytes a step over eight tables ---- */
 
 static uint32_t tables[8][256];
@@ -95,9 +122,11 @@ crc32c_portable(uint32_t crc, const void *data, size_t len)
 #if defined(__x86_64__)
 #include <nmmintrin.h>
 
-#define LANE_BYTES ((size_t)4096)
+#define LONG_LANE  ((size_t)4096)
+#define SHORT_LANE ((size_t)2728)
 
-static uint32_t lane_factor; /* x^(8 * LANE_BYTES) */
+static Crc32cJoin long_join;
+static Crc32cJoin short_join;
 static bool have_instruction;
 
 __attribute__((constructor)) static void
@@ -105,7 +134,8 @@ instruction_init(void)
 {
     __builtin_cpu_init();
     have_instruction = __builtin_cpu_supports("sse4.2");
-    lane_factor = poly_power_bytes(LANE_BYTES);
+    crc32c_join_init(&long_join, LONG_LANE);
+    crc32c_join_init(&short_join, SHORT_LANE);
 }
 
 static uint64_t
@@ -131,22 +161,20 @@ crc_one_lane(uint32_t crc, const uint8_t *at, size_t len)
     return crc;
 }
 
-/* The three lanes' CRCs of 3 * LANE_BYTES, joined. */
-__attribute__((target("sse4.2"))) static uint32_t
-crc_three_lanes(uint32_t crc, const uint8_t *at)
+/* The CRCs of three lanes of `lane` bytes, joined. */
+__attribute__((target("sse4.2"))) static inline uint32_t
+crc_three_lanes(uint32_t crc, const uint8_t *at, size_t lane, const Crc32cJoin *join)
 {
     uint64_t a = crc;
     uint64_t b = 0;
     uint64_t c = 0;
 
-    for (size_t i = 0; i < LANE_BYTES; i += 8) {
+    for (size_t i = 0; i < lane; i += 8) {
         a = _mm_crc32_u64(a, load64(at + i));
-        b = _mm_crc32_u64(b, load64(at + LANE_BYTES + i));
-        c = _mm_crc32_u64(c, load64(at + 2 * LANE_BYTES + i));
+        b = _mm_crc32_u64(b, load64(at + lane + i));
+        c = _mm_crc32_u64(c, load64(at + 2 * lane + i));
     }
-    b ^= poly_multiply(lane_factor, (uint32_t)a);
-    c ^= poly_multiply(lane_factor, (uint32_t)b);
-    return (uint32_t)c;
+    return crc32c_join(join, crc32c_join(join, (uint32_t)a, (uint32_t)b), (uint32_t)c);
 }
 
 uint32_t
@@ -157,8 +185,13 @@ crc32c(uint32_t crc, const void *data, size_t len)
     if (!have_instruction)
         return crc32c_portable(crc, data, len);
     crc = ~crc;
-    for (; len >= 3 * LANE_BYTES; at += 3 * LANE_BYTES, len -= 3 * LANE_BYTES)
-        crc = crc_three_lanes(crc, at);
+    for (; len >= 3 * LONG_LANE; at += 3 * LONG_LANE, len -= 3 * LONG_LANE)
+        crc = crc_three_lanes(crc, at, LONG_LANE, &long_join);
+    if (len >= 3 * SHORT_LANE) {
+        crc = crc_three_lanes(crc, at, SHORT_LANE, &short_join);
+        at += 3 * SHORT_LANE;
+        len -= 3 * SHORT_LANE;
+    }
     return ~crc_one_lane(crc, at, len);
 }
 

@@ -15,6 +15,7 @@ typedef uint32_t TimeLineID;
 typedef uint32_t Oid;
 
 #define LSN_INVALID ((Lsn)0)
+#define LSN_MAX     UINT64_MAX
 
 /* For printf: printf("at " LSN_FORMAT, LSN_ARGS(lsn)). */
 #define LSN_FORMAT    "%X/%X"

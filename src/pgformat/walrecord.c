@@ -152,6 +152,19 @@ wal_parser_free(WalParser *parser)
     free(parser);
 }
 
+void
+wal_parser_inherit(WalParser *parser, const WalParser *before)
+{
+    parser->magic = before->magic;
+    parser->system_id = before->system_id;
+}
+
+uint64_t
+wal_parser_system_id(const WalParser *parser)
+{
+    return parser->system_id;
+}
+
 Lsn
 wal_parser_position(const WalParser *parser)
 {

@@ -54,6 +54,13 @@ WalParser *wal_parser_new(const WalParserConfig *config, Error *err) MUST_USE;
 /* Where the next bytes must begin: at first the page boundary at or before `start`. */
 Lsn wal_parser_position(const WalParser *parser);
 
+/* Pages must be of the version and the cluster of those that `before` has seen. Not once the first
+ * bytes were fed. */
+void wal_parser_inherit(WalParser *parser, const WalParser *before);
+
+/* Of the cluster, as the config or the pages say; 0: not known yet. */
+uint64_t wal_parser_system_id(const WalParser *parser);
+
 WalVerdict wal_parser_feed(WalParser *parser, Span bytes, WalDamage *ret_damage) MUST_USE;
 
 /*

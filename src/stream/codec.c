@@ -330,6 +330,18 @@ check_end(const Decompress *self, Error *err)
     return true;
 }
 
+/* What was given in front of the damage goes on before that is told. False, with the first of the
+ * errors. */
+static bool
+push_intact(Decompress *self, Error *err)
+{
+    Error earlier = ERROR_INIT;
+
+    if (!push_out(&self->stage, &earlier))
+        *err = earlier;
+    return false;
+}
+
 static bool
 decompress_push(Sink *sink, const Event *event, Error *err)
 {
@@ -339,10 +351,11 @@ decompress_push(Sink *sink, const Event *event, Error *err)
     case EVENT_ARCHIVE_BEGIN:
         return decompress_begin(self, event->archive, err);
     case EVENT_ARCHIVE_END:
-        return check_end(self, err) && push_out(&self->stage, err) &&
-               sink_forward(sink, event, err);
+        if (!check_end(self, err))
+            return push_intact(self, err);
+        return push_out(&self->stage, err) && sink_forward(sink, event, err);
     case EVENT_DATA:
-        return decompress_data(self, event->data, err);
+        return decompress_data(self, event->data, err) || push_intact(self, err);
     case EVENT_FLUSH:
         return push_out(&self->stage, err) && sink_forward(sink, event, err);
     case EVENT_ENTRY_BEGIN:

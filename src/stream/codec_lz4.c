@@ -1,6 +1,8 @@
 /*
  * lz4 frames by liblz4, as the stock tools write them (256 KiB blocks that refer to the ones
- * before), and with a checksum of the content: without one, damage within a block would pass.
+ * before), and with a checksum of the content: without one, damage within a block would pass. Where
+ * time matters more (COMPRESSION_FRAME_BLOCKS) the checksums are of the blocks as they are written,
+ * a fraction of it, and these do not refer to each other: nothing has to be kept for that.
  */
 #include <lz4frame.h>
 #include <stdlib.h>
@@ -9,6 +11,10 @@
 #include "stream/internal.h"
 
 #define LZ4_BLOCK ((size_t)256 * 1024)
+
+/* From this level on liblz4 takes ten times as long, for size: blocks by themselves would give a
+ * part of that back and save nothing. */
+#define LZ4_LEVEL_SMALL 3
 
 typedef struct Lz4Compressor {
     LZ4F_cctx *lz4;
@@ -52,6 +58,20 @@ lz4_room(const LZ4F_preferences_t *preferences)
                    largest(LZ4F_compressBound(0, preferences), LZ4F_HEADER_SIZE_MAX));
 }
 
+static void
+lz4_choose_frame(LZ4F_frameInfo_t *frame, const Compression *compression)
+{
+    frame->blockSizeID = LZ4F_max256KB;
+    frame->blockMode = LZ4F_blockLinked;
+    if (compression->frame == COMPRESSION_FRAME_WHOLE) {
+        frame->contentChecksumFlag = LZ4F_contentChecksumEnabled;
+        return;
+    }
+    frame->blockChecksumFlag = LZ4F_blockChecksumEnabled;
+    if (compression->level < LZ4_LEVEL_SMALL)
+        frame->blockMode = LZ4F_blockIndependent;
+}
+
 static void *
 lz4_compress_new(const Compression *compression, size_t *ret_room, Error *err)
 {
@@ -66,9 +86,7 @@ lz4_compress_new(const Compression *compression, size_t *ret_room, Error *err)
         free(self);
         return NULL;
     }
-    self->preferences.frameInfo.blockSizeID = LZ4F_max256KB;
-    self->preferences.frameInfo.blockMode = LZ4F_blockLinked;
-    self->preferences.frameInfo.contentChecksumFlag = LZ4F_contentChecksumEnabled;
+    lz4_choose_frame(&self->preferences.frameInfo, compression);
     self->preferences.compressionLevel = compression->level;
     *ret_room = lz4_room(&self->preferences);
     return self;
@@ -132,45 +150,70 @@ lz4_compress_free(void *ctx)
 
 /* ---- decompression ---- */
 
+/*
+ * liblz4 does not say what it has given before a call that fails. So a call gets one thing only, a
+ * block or the header of the next one: all in front of the damage is out.
+ */
+typedef struct Lz4Decompressor {
+    LZ4F_dctx *lz4;
+    size_t wanted; /* bytes of input for the next call, at most */
+} Lz4Decompressor;
+
 static void *
 lz4_decompress_new(size_t *ret_room, Error *err)
 {
-    LZ4F_dctx *lz4;
-    size_t result = LZ4F_createDecompressionContext(&lz4, LZ4F_VERSION);
+    Lz4Decompressor *self = mem_zero(sizeof *self, err);
+    size_t result;
 
+    if (self == NULL)
+        return NULL;
+    result = LZ4F_createDecompressionContext(&self->lz4, LZ4F_VERSION);
     if (LZ4F_isError(result)) {
         (void)lz4_failure(result, err);
+        free(self);
         return NULL;
     }
     *ret_room = LZ4_BLOCK; /* a whole block goes to the output without a copy */
-    return lz4;
+    return self;
 }
 
 static bool
 lz4_decompress_begin(void *ctx, Error *err)
 {
+    Lz4Decompressor *self = ctx;
+
     (void)err;
-    LZ4F_resetDecompressionContext(ctx);
+    LZ4F_resetDecompressionContext(self->lz4);
+    self->wanted = LZ4F_HEADER_SIZE_MIN;
     return true;
+}
+
+static bool
+lz4_unreadable(size_t result, Error *err)
+{
+    if (lz4_is_memory_failure(result))
+        return error_set_memory(err);
+    return error_set(err, ERR_FORMAT, "damaged lz4 data: %s", LZ4F_getErrorName(result));
 }
 
 static bool
 lz4_decompress_step(void *ctx, Span *in, Buf *out, CodecProgress *ret_progress, Error *err)
 {
-    size_t taken = in->len;
+    Lz4Decompressor *self = ctx;
+    size_t taken = in->len < self->wanted ? in->len : self->wanted;
     size_t room = out->capacity - out->len;
     size_t given = room;
-    size_t result = LZ4F_decompress(ctx, out->data + out->len, &given, in->data, &taken, NULL);
+    size_t result =
+        LZ4F_decompress(self->lz4, out->data + out->len, &given, in->data, &taken, NULL);
 
-    if (LZ4F_isError(result)) {
-        if (lz4_is_memory_failure(result))
-            return error_set_memory(err);
-        return error_set(err, ERR_FORMAT, "damaged lz4 data: %s", LZ4F_getErrorName(result));
-    }
+    if (LZ4F_isError(result))
+        return lz4_unreadable(result, err);
     in->data += taken;
     in->len -= taken;
     out->len += given;
-    if (result == 0) /* how many bytes it would like to see next */
+    /* It asks for a block and the header behind it. */
+    self->wanted = result > LZ4F_BLOCK_HEADER_SIZE ? result - LZ4F_BLOCK_HEADER_SIZE : result;
+    if (result == 0)
         *ret_progress = CODEC_ENDED;
     else
         *ret_progress = in->len > 0 || given == room ? CODEC_MORE : CODEC_DONE;
@@ -180,7 +223,10 @@ lz4_decompress_step(void *ctx, Span *in, Buf *out, CodecProgress *ret_progress, 
 static void
 lz4_decompress_free(void *ctx)
 {
-    (void)LZ4F_freeDecompressionContext(ctx);
+    Lz4Decompressor *self = ctx;
+
+    (void)LZ4F_freeDecompressionContext(self->lz4);
+    free(self);
 }
 
 const CodecOps codec_lz4 = {

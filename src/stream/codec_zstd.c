@@ -5,12 +5,17 @@
  * long-distance mode). A frame that says it needs more is refused: that memory would be its
  * writer's choice, up to 2 GiB.
  */
+#include <stdlib.h>
 #include <zstd.h>
 #include <zstd_errors.h>
 
 #include "stream/internal.h"
 
 #define ZSTD_WINDOW_LOG_ACCEPTED 27
+
+/* Sizes of RFC 8878: what tells how long a frame's header is, and the header of a block. */
+#define ZSTD_FRAME_START  5
+#define ZSTD_BLOCK_HEADER 3
 
 static CodecLevels
 zstd_levels(void)
@@ -123,8 +128,17 @@ zstd_compress_free(void *ctx)
 
 /* ---- decompression ---- */
 
-static void *
-zstd_decompress_new(size_t *ret_room, Error *err)
+/*
+ * libzstd does not say what it has given before a call that fails. So a call gets one thing only, a
+ * block or the header of the next one: all in front of the damage is out.
+ */
+typedef struct ZstdDecompressor {
+    ZSTD_DCtx *zstd;
+    size_t wanted; /* bytes of input for the next call, at most */
+} ZstdDecompressor;
+
+static ZSTD_DCtx *
+make_decompressor(Error *err)
 {
     ZSTD_DCtx *zstd = ZSTD_createDCtx();
     size_t result;
@@ -139,15 +153,32 @@ zstd_decompress_new(size_t *ret_room, Error *err)
         (void)ZSTD_freeDCtx(zstd);
         return NULL;
     }
-    *ret_room = ZSTD_DStreamOutSize();
     return zstd;
+}
+
+static void *
+zstd_decompress_new(size_t *ret_room, Error *err)
+{
+    ZstdDecompressor *self = mem_zero(sizeof *self, err);
+
+    if (self == NULL)
+        return NULL;
+    self->zstd = make_decompressor(err);
+    if (self->zstd == NULL) {
+        free(self);
+        return NULL;
+    }
+    *ret_room = ZSTD_DStreamOutSize();
+    return self;
 }
 
 static bool
 zstd_decompress_begin(void *ctx, Error *err)
 {
-    size_t result = ZSTD_DCtx_reset(ctx, ZSTD_reset_session_only);
+    ZstdDecompressor *self = ctx;
+    size_t result = ZSTD_DCtx_reset(self->zstd, ZSTD_reset_session_only);
 
+    self->wanted = ZSTD_FRAME_START;
     return !ZSTD_isError(result) || zstd_failure(result, err);
 }
 
@@ -166,16 +197,20 @@ zstd_unreadable(size_t result, Error *err)
 static bool
 zstd_decompress_step(void *ctx, Span *in, Buf *out, CodecProgress *ret_progress, Error *err)
 {
-    ZSTD_inBuffer input = {.src = in->data, .size = in->len};
+    ZstdDecompressor *self = ctx;
+    size_t size = in->len < self->wanted ? in->len : self->wanted;
+    ZSTD_inBuffer input = {.src = in->data, .size = size};
     ZSTD_outBuffer output = {.dst = out->data, .size = out->capacity, .pos = out->len};
-    size_t result = ZSTD_decompressStream(ctx, &output, &input);
+    size_t result = ZSTD_decompressStream(self->zstd, &output, &input);
 
     if (ZSTD_isError(result))
         return zstd_unreadable(result, err);
     in->data += input.pos;
     in->len -= input.pos;
     out->len = output.pos;
-    if (result == 0) /* how many bytes it would like to see next */
+    /* It asks for a block and the header behind it. */
+    self->wanted = result > ZSTD_BLOCK_HEADER ? result - ZSTD_BLOCK_HEADER : result;
+    if (result == 0)
         *ret_progress = CODEC_ENDED;
     else
         *ret_progress = in->len > 0 || output.pos == output.size ? CODEC_MORE : CODEC_DONE;
@@ -185,7 +220,10 @@ zstd_decompress_step(void *ctx, Span *in, Buf *out, CodecProgress *ret_progress,
 static void
 zstd_decompress_free(void *ctx)
 {
-    (void)ZSTD_freeDCtx(ctx);
+    ZstdDecompressor *self = ctx;
+
+    (void)ZSTD_freeDCtx(self->zstd);
+    free(self);
 }
 
 const CodecOps codec_zstd = {

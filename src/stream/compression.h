@@ -8,7 +8,8 @@
  * The stages take and give opaque archives whose name gains or loses the method's suffix. What we
  * write is one gzip member, one lz4 frame, one zstd frame per archive; what we read may be several,
  * one behind the other. An archive that ends within one, damaged data and bytes behind the last are
- * ERR_FORMAT. A FLUSH makes all before it readable from what has been pushed on.
+ * ERR_FORMAT; what could be unpacked in front of the damage has gone on then. A FLUSH makes all
+ * before it readable from what has been pushed on.
  */
 #ifndef PGSTOW_COMPRESSION_H
 #define PGSTOW_COMPRESSION_H
@@ -23,11 +24,20 @@ typedef enum CompressionMethod {
     COMPRESSION_ZSTD
 } CompressionMethod;
 
+/* How an lz4 frame is made of blocks. */
+typedef enum CompressionFrame {
+    COMPRESSION_FRAME_WHOLE, /* they refer to each other, and all the content has one checksum */
+    COMPRESSION_FRAME_BLOCKS /* each is by itself, unless the level asks for size, and has a sum of
+                              * its compressed bytes. That takes less time; but damage between
+                              * blocks may pass: only for those who know the content's size */
+} CompressionFrame;
+
 typedef struct Compression {
     CompressionMethod method;
     int level;          /* the method's default unless given; COMPRESSION_GZIP_DEFAULT for gzip */
     int workers;        /* zstd only; 0: none besides the calling thread */
     bool long_distance; /* zstd only */
+    CompressionFrame frame; /* lz4 only; not for the user to say */
 } Compression;
 
 /* zlib's own default, which is no number between 1 and 9. */

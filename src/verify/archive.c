@@ -1,293 +1,93 @@
 /*
- * A backup in tar format is a directory of archives and nothing else. They are read one after the
- * other, the tablespaces in the order of their OIDs, then the data directory, then the WAL, each
- * through a chain of its own:
+ * A backup in tar format is a directory of archives. They are read one after the other, the
+ * tablespaces in the order of their OIDs, then the data directory, then the WAL, each through a
+ * chain of its own:
  *
- *     decompress? -> tar_reader -> member_check? -> wal_scan? -> discard
+ *     archive_read -> tar_reader -> member_check? -> wal_scan? -> discard
+ *
+ * With more than one thread the archive of the WAL, which comes last, is read beside the others.
  *
  * What is wrong with an archive itself ends its reading and is one problem, whatever it is; then
  * the next one is read.
  */
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
-#include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "common/file.h"
-#include "stream/compression.h"
+#include "common/work.h"
 #include "verify/internal.h"
 
-#define READ_SIZE ((size_t)1024 * 1024)
+/* One archive, and what came of it. */
+typedef struct ArchiveReading {
+    struct ArchivesRun *run;
+    const ArchiveFile *archive;
+    int open_errnum; /* why it could not be opened; or 0 */
+    Error failure;   /* that ended the reading; or ERR_NONE */
+} ArchiveReading;
 
-/* In the order in which they are read. */
-typedef enum ArchiveKind { ARCHIVE_TABLESPACE, ARCHIVE_BASE, ARCHIVE_WAL } ArchiveKind;
+/* What goes from one archive to the next. */
+typedef struct ArchivesRun {
+    Verifier *verifier;
+    ArchiveList list;
+    ArchivePages *pages; /* NULL: nobody looks at them */
+    bool threaded;
+    bool base_is_whole;         /* an archive of the data directory was read to its end */
+    const ArchiveFile *archive; /* that is read */
+    uint64_t done;              /* bytes of the archives before it */
 
-typedef struct ArchiveFile {
-    const char *name; /* one of the list's names */
-    ArchiveKind kind;
-    Oid tablespace;
-    uint64_t size; /* of the file as it lies there */
-} ArchiveFile;
-
-typedef struct ArchiveList {
-    PathSet names; /* of everything in the directory that is not ignored */
-    ArchiveFile *files;
-    size_t count;
-    size_t capacity;
-    bool has_wal; /* there is an archive of pg_wal */
-} ArchiveList;
-
-static void
-list_free(ArchiveList *list)
-{
-    path_set_free(&list->names);
-    free(list->files);
-}
-
-/* ---- names ---- */
-
-static bool
-has_archive_suffix(const char *name)
-{
-    static const char *const suffixes[] = {".tar", ".tgz", ".tar.gz", ".tar.lz4", ".tar.zst"};
-    const char *suffix = strchr(name, '.');
-
-    for (size_t i = 0; suffix != NULL && i < sizeof suffixes / sizeof suffixes[0]; i++) {
-        if (strcmp(suffix, suffixes[i]) == 0)
-            return true;
-    }
-    return false;
-}
-
-/* The number that the name begins with, as the server writes it. */
-static bool
-parse_oid(const char *name, size_t len, Oid *ret_oid)
-{
-    char text[sizeof "4294967295"];
-
-    if (len >= sizeof text || name[0] == '0')
-        return false;
-    memcpy(text, name, len);
-    text[len] = '\0';
-    return u32_parse(text, ret_oid);
-}
-
-static bool
-parse_name(const char *name, ArchiveFile *archive)
-{
-    size_t len = strcspn(name, ".");
-
-    if (!has_archive_suffix(name))
-        return false;
-    archive->name = name;
-    archive->tablespace = 0;
-    if (len == strlen("base") && strncmp(name, "base", len) == 0) {
-        archive->kind = ARCHIVE_BASE;
-        return true;
-    }
-    if (len == strlen("pg_wal") && strncmp(name, "pg_wal", len) == 0) {
-        archive->kind = ARCHIVE_WAL;
-        return true;
-    }
-    archive->kind = ARCHIVE_TABLESPACE;
-    return parse_oid(name, len, &archive->tablespace);
-}
-
-/* ---- what is in the directory ---- */
-
-static bool
-add_names(const Verifier *verifier, DIR *dir, PathSet *names, Error *err)
-{
-    struct dirent *entry;
-
-    while ((entry = dir_next(dir)) != NULL) {
-        if (!path_set_covers(&verifier->ignore, entry->d_name) &&
-            !path_set_add(names, entry->d_name, err))
-            return false;
-    }
-    if (errno != 0)
-        return error_set_errno(err, errno, "could not read directory \"%s\"",
-                               verifier->config->directory);
-    path_set_sort(names);
-    return true;
-}
-
-static bool
-read_names(const Verifier *verifier, PathSet *names, Error *err)
-{
-    DIR *dir = opendir(verifier->config->directory);
-    bool ok;
-
-    if (dir == NULL)
-        return error_set_errno(err, errno, "could not open directory \"%s\"",
-                               verifier->config->directory);
-    ok = add_names(verifier, dir, names, err);
-    (void)closedir(dir);
-    return ok;
-}
-
-/* 0 or errno's value in *ret_errnum; false without memory only. */
-static bool
-stat_name(const Verifier *verifier, const char *name, struct stat *st, int *ret_errnum, Error *err)
-{
-    char *path = path_join(verifier->config->directory, name, err);
-
-    if (path == NULL)
-        return false;
-    *ret_errnum = lstat(path, st) == 0 ? 0 : errno;
-    free(path);
-    return true;
-}
-
-static bool
-list_add(ArchiveList *list, const ArchiveFile *archive, Error *err)
-{
-    void *files = list->files;
-
-    if (!mem_grow(&files, &list->capacity, list->count + 1, sizeof *list->files, err))
-        return false;
-    list->files = files;
-    list->files[list->count++] = *archive;
-    if (archive->kind == ARCHIVE_WAL)
-        list->has_wal = true;
-    return true;
-}
-
-/* An archive, or a problem. */
-static bool
-take_name(Verifier *verifier, ArchiveList *list, const char *name, Error *err)
-{
-    Problem problem = {.path = name};
-    char reason[ERRNO_TEXT_SIZE];
-    ArchiveFile archive;
-    struct stat st;
-    int errnum;
-
-    if (!stat_name(verifier, name, &st, &errnum, err))
-        return false;
-    if (errnum != 0) {
-        problem.kind = PROBLEM_UNREADABLE;
-        return report(&verifier->reporter, &problem, err,
-                      "could not stat file or directory \"%s\": %s", name,
-                      errno_text(errnum, reason));
-    }
-    if (!S_ISREG(st.st_mode)) {
-        problem.kind = PROBLEM_FILE_TYPE;
-        return report(&verifier->reporter, &problem, err, "file \"%s\" is not a regular file",
-                      name);
-    }
-    if (!parse_name(name, &archive)) {
-        problem.kind = PROBLEM_EXTRA;
-        return report(&verifier->reporter, &problem, err,
-                      "file \"%s\" is not expected in a tar format backup", name);
-    }
-    archive.size = (uint64_t)st.st_size;
-    return list_add(list, &archive, err);
-}
-
-static int
-compare_archives(const void *a, const void *b)
-{
-    const ArchiveFile *one = a;
-    const ArchiveFile *other = b;
-
-    if (one->kind != other->kind)
-        return one->kind < other->kind ? -1 : 1;
-    if (one->tablespace != other->tablespace)
-        return one->tablespace < other->tablespace ? -1 : 1;
-    return strcmp(one->name, other->name);
-}
-
-static bool
-list_archives(Verifier *verifier, ArchiveList *list, Error *err)
-{
-    if (!read_names(verifier, &list->names, err))
-        return false;
-    for (size_t i = 0; i < list->names.count && !verifier->reporter.enough; i++) {
-        if (!take_name(verifier, list, list->names.paths[i], err))
-            return false;
-    }
-    if (list->count > 0)
-        qsort(list->files, list->count, sizeof *list->files, compare_archives);
-    return true;
-}
+    /* ---- that of the WAL, with which the others have nothing to do, in its own thread ---- */
+    Thread aside;
+    ArchiveReading aside_reading; /* the thread's until it is joined */
+    atomic_bool aside_unwanted;
+} ArchivesRun;
 
 /* ---- one archive ---- */
 
-typedef struct ArchiveRun {
-    Verifier *verifier;
-    const ArchiveFile *archive;
-    Sink *chain;
-    uint8_t *buffer;
-    uint64_t done; /* bytes of the archives before it */
-} ArchiveRun;
-
 static bool
-holds_wal(const Verifier *verifier, const ArchiveList *list, const ArchiveFile *archive)
+holds_wal(const ArchivesRun *run, const ArchiveFile *archive)
 {
-    ArchiveKind holder = list->has_wal ? ARCHIVE_WAL : ARCHIVE_BASE;
+    ArchiveKind holder = run->list.has_wal ? ARCHIVE_WAL : ARCHIVE_BASE;
 
-    return verifier->wal_scan != NULL && archive->kind == holder;
+    return run->verifier->wal_scan != NULL && archive->kind == holder;
 }
 
 static Sink *
-chain_new(Verifier *verifier, const ArchiveList *list, const ArchiveFile *archive, Error *err)
+chain_new(const ArchivesRun *run, const ArchiveFile *archive, Error *err)
 {
+    Verifier *verifier = run->verifier;
+    const char *name = archive->name;
     bool is_wal = archive->kind == ARCHIVE_WAL;
     Sink *chain = discard_new(err);
 
-    if (holds_wal(verifier, list, archive))
-        chain = wal_scan_stage_new(verifier->wal_scan, archive->name, is_wal ? "" : "pg_wal/",
-                                   chain, err);
+    if (holds_wal(run, archive))
+        chain = wal_scan_stage_new(verifier->wal_scan, name, is_wal ? "" : "pg_wal/", chain, err);
     if (!is_wal)
-        chain = member_check_new(verifier, archive->name, chain, err);
+        chain = member_check_new(verifier, name, run->pages, chain, err);
     /* pg_basebackup writes the end blocks that old servers leave out. */
-    chain = tar_reader_new(chain, TAR_END_REQUIRED, err);
-    return decompress_new(chain, compression_of_name(archive->name), err);
+    return tar_reader_new(chain, TAR_END_REQUIRED, err);
 }
 
-/* Were it to grow meanwhile, it would still count with the size that is part of the total. */
+/* `source` says all but which file it is. */
 static void
-count_progress(const ArchiveRun *run, uint64_t bytes)
+read_archive(ArchiveReading *reading, ArchiveSource *source)
 {
-    VerifyProgress *progress = &run->verifier->progress;
-    uint64_t end = run->done + run->archive->size;
+    const ArchivesRun *run = reading->run;
+    const ArchiveFile *archive = reading->archive;
+    char *path = path_join(run->verifier->config->directory, archive->name, &reading->failure);
+    Error failure = ERROR_INIT;
 
-    progress->done = bytes < end - progress->done ? progress->done + bytes : end;
-    verifier_tell_progress(run->verifier, false);
-}
-
-static bool
-push_content(const ArchiveRun *run, int fd, Error *err)
-{
-    const Verifier *verifier = run->verifier;
-    size_t got;
-
-    do {
-        if (!stop_check(verifier->config->stop, err) ||
-            !file_read(fd, run->buffer, READ_SIZE, run->archive->name, &got, err) ||
-            !sink_data(run->chain, (Span){.data = run->buffer, .len = got}, err))
-            return false;
-        count_progress(run, got);
-    } while (got == READ_SIZE && !verifier->reporter.enough);
-    return true;
-}
-
-static bool
-push_archive(const ArchiveRun *run, int fd, Error *err)
-{
-    Archive archive = {.name = run->archive->name, .tablespace = run->archive->tablespace};
-
-    if (!sink_archive_begin(run->chain, &archive, err) || !push_content(run, fd, err))
-        return false;
-    if (run->verifier->reporter.enough)
-        return true;
-    /* What could be decompressed of an archive that is cut short is looked at all the same. */
-    return sink_flush(run->chain, LSN_INVALID, err) && sink_archive_end(run->chain, err) &&
-           sink_finish(run->chain, err);
+    if (path == NULL)
+        return;
+    source->name = archive->name;
+    source->tablespace = archive->tablespace;
+    source->fd = open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    if (source->fd < 0)
+        reading->open_errnum = errno;
+    else if (!archive_read(source, chain_new(run, archive, &failure), &failure))
+        reading->failure = failure;
+    file_close_quietly(source->fd);
+    free(path);
 }
 
 /* Everything else that can end the reading is an Error of ours. */
@@ -298,44 +98,103 @@ is_of_the_archive(const Error *err)
 }
 
 static bool
-read_open_archive(const ArchiveRun *run, int fd, Error *err)
+take_reading(const ArchiveReading *reading, Error *err)
 {
-    Problem problem = {.kind = PROBLEM_UNREADABLE, .path = run->archive->name};
-    Error failure = ERROR_INIT;
+    ArchivesRun *run = reading->run;
+    Reporter *reporter = &run->verifier->reporter;
+    const char *name = reading->archive->name;
+    Problem problem = {.kind = PROBLEM_UNREADABLE, .path = name};
+    char reason[ERRNO_TEXT_SIZE];
 
-    (void)posix_fadvise(fd, 0, 0, POSIX_FADV_SEQUENTIAL); /* a hint */
-    if (push_archive(run, fd, &failure))
+    if (reading->open_errnum != 0)
+        return report(reporter, &problem, err, "could not open file \"%s\": %s", name,
+                      errno_text(reading->open_errnum, reason));
+    if (reading->failure.code == ERR_NONE) {
+        run->base_is_whole = run->base_is_whole || reading->archive->kind == ARCHIVE_BASE;
         return true;
-    if (is_of_the_archive(&failure))
-        return report(&run->verifier->reporter, &problem, err, "%s", failure.message);
-    *err = failure;
-    return false;
+    }
+    if (!is_of_the_archive(&reading->failure)) {
+        *err = reading->failure;
+        return false;
+    }
+    return reporter->enough || report(reporter, &problem, err, "%s", reading->failure.message);
+}
+
+/* Were it to grow meanwhile, it would still count with the size that is part of the total. */
+static ReadNext
+count_progress(void *ctx, size_t bytes, Error *err)
+{
+    const ArchivesRun *run = ctx;
+    VerifyProgress *progress = &run->verifier->progress;
+    uint64_t end = run->done + run->archive->size;
+
+    progress->done = bytes < end - progress->done ? progress->done + bytes : end;
+    verifier_tell_progress(run->verifier, false);
+    if (run->verifier->reporter.enough)
+        return READ_ENOUGH;
+    return stop_check(run->verifier->config->stop, err) ? READ_GO_ON : READ_FAILED;
 }
 
 static bool
-read_archive(const ArchiveRun *run, Error *err)
+read_in_turn(ArchivesRun *run, Error *err)
 {
-    const char *name = run->archive->name;
-    char *path = path_join(run->verifier->config->directory, name, err);
-    char reason[ERRNO_TEXT_SIZE];
-    bool ok;
-    int fd;
+    ArchiveReading reading = {.run = run, .archive = run->archive};
+    ArchiveSource source = {.threaded = run->threaded, .passed = count_progress, .ctx = run};
 
-    if (path == NULL)
-        return false;
-    fd = open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-    if (fd < 0) {
-        Problem problem = {.kind = PROBLEM_UNREADABLE, .path = name};
-        int errnum = errno;
+    read_archive(&reading, &source);
+    return take_reading(&reading, err);
+}
 
-        ok = report(&run->verifier->reporter, &problem, err, "could not open file \"%s\": %s", name,
-                    errno_text(errnum, reason));
-    } else {
-        ok = read_open_archive(run, fd, err);
-        file_close_quietly(fd);
-    }
-    free(path);
-    return ok;
+/* ---- the WAL's beside the others ---- */
+
+static ReadNext
+check_wanted(void *ctx, size_t bytes, Error *err)
+{
+    const ArchivesRun *run = ctx;
+
+    (void)bytes;
+    if (atomic_load(&run->aside_unwanted))
+        return READ_ENOUGH;
+    return stop_check(run->verifier->config->stop, err) ? READ_GO_ON : READ_FAILED;
+}
+
+static void
+read_aside(void *arg)
+{
+    ArchivesRun *run = arg;
+    ArchiveSource source = {.passed = check_wanted, .ctx = run};
+
+    read_archive(&run->aside_reading, &source);
+}
+
+/* If there is one, and only one: it is the last of all. */
+static bool
+start_aside(ArchivesRun *run, Error *err)
+{
+    const ArchiveList *list = &run->list;
+    const ArchiveFile *last;
+
+    if (!run->threaded || run->verifier->wal_scan == NULL || list->count < 2)
+        return true;
+    last = &list->files[list->count - 1];
+    if (last->kind != ARCHIVE_WAL || last[-1].kind == ARCHIVE_WAL)
+        return true;
+    run->aside_reading = (ArchiveReading){.run = run, .archive = last};
+    return thread_start(&run->aside, read_aside, run, err);
+}
+
+static bool
+take_aside(ArchivesRun *run, Error *err)
+{
+    thread_join(&run->aside);
+    return take_reading(&run->aside_reading, err);
+}
+
+static void
+end_aside(ArchivesRun *run)
+{
+    atomic_store(&run->aside_unwanted, true);
+    thread_join(&run->aside);
 }
 
 /* ---- all of them ---- */
@@ -348,67 +207,115 @@ is_read(const Verifier *verifier, const ArchiveFile *archive)
 }
 
 static bool
-read_archives(Verifier *verifier, const ArchiveList *list, uint8_t *buffer, Error *err)
+read_next(ArchivesRun *run, const ArchiveFile *archive, Error *err)
 {
-    ArchiveRun run = {.verifier = verifier, .buffer = buffer};
-    bool ok = true;
+    run->archive = archive;
+    return stop_check(run->verifier->config->stop, err) &&
+           (archive == run->aside_reading.archive ? take_aside(run, err) : read_in_turn(run, err));
+}
 
-    for (size_t i = 0; i < list->count && ok; i++) {
-        run.archive = &list->files[i];
-        if (!is_read(verifier, run.archive))
+static bool
+read_in_order(ArchivesRun *run, Error *err)
+{
+    Verifier *verifier = run->verifier;
+
+    for (size_t i = 0; i < run->list.count && !verifier->reporter.enough; i++) {
+        const ArchiveFile *archive = &run->list.files[i];
+
+        if (!is_read(verifier, archive))
             continue;
-        run.chain = chain_new(verifier, list, run.archive, err);
-        ok = run.chain != NULL && read_archive(&run, err);
-        sink_free(run.chain);
+        if (!read_next(run, archive, err))
+            return false;
         if (verifier->reporter.enough)
             break;
         /* It counts whole, however much of it was there to be read. */
-        run.done += run.archive->size;
-        verifier->progress.done = run.done;
+        run->done += archive->size;
+        verifier->progress.done = run->done;
     }
-    if (ok)
-        verifier_tell_progress(verifier, true);
+    verifier_tell_progress(verifier, true);
+    return true;
+}
+
+static bool
+read_archives(ArchivesRun *run, Error *err)
+{
+    bool ok = start_aside(run, err) && read_in_order(run, err);
+
+    end_aside(run);
     return ok;
 }
 
 static void
-add_total(Verifier *verifier, const ArchiveList *list)
+add_total(ArchivesRun *run)
 {
-    for (size_t i = 0; i < list->count; i++) {
-        if (is_read(verifier, &list->files[i]))
-            verifier->progress.total += list->files[i].size;
+    for (size_t i = 0; i < run->list.count; i++) {
+        if (is_read(run->verifier, &run->list.files[i]))
+            run->verifier->progress.total += run->list.files[i].size;
     }
 }
 
+/* What only all of them together tell. */
 static bool
-check_archives(Verifier *verifier, ArchiveList *list, Error *err)
+conclude(ArchivesRun *run, Error *err)
 {
-    uint8_t *buffer;
-    bool ok;
+    Verifier *verifier = run->verifier;
 
-    if (!list_archives(verifier, list, err))
+    /* Which directories there are is not known without it: its files that are missing are told. */
+    if (!run->base_is_whole)
+        verifier->directories = UINT32_MAX;
+    if (verifier->wal_scan != NULL)
+        verifier->summary.wal_bytes = wal_scan_intact(verifier->wal_scan);
+    return verifier->reporter.enough || run->pages == NULL ||
+           archive_pages_report(run->pages, verifier, err);
+}
+
+static bool
+check_archives(ArchivesRun *run, Error *err)
+{
+    Verifier *verifier = run->verifier;
+
+    if (!archive_list_read(&run->list, verifier, err))
         return false;
     if (verifier->reporter.enough)
         return true;
-    add_total(verifier, list);
-    buffer = mem_alloc(READ_SIZE, err);
-    ok = buffer != NULL && read_archives(verifier, list, buffer, err);
-    free(buffer);
-    return ok;
+    add_total(run);
+    return read_archives(run, err) && conclude(run, err);
+}
+
+static bool
+prepare(ArchivesRun *run, Error *err)
+{
+    Verifier *verifier = run->verifier;
+    const VerifyConfig *config = verifier->config;
+
+    if (!config->skip_wal && config->wal_directory == NULL) {
+        verifier->wal_scan = wal_scan_new(verifier->manifest, err);
+        if (verifier->wal_scan == NULL)
+            return false;
+    }
+    if (!config->skip_checksums && !config->skip_pages) {
+        run->pages = archive_pages_new(verifier_wal_start(verifier), err);
+        if (run->pages == NULL)
+            return false;
+    }
+    return verifier_open_digests(verifier, err);
+}
+
+bool
+archives_threaded(const VerifyConfig *config)
+{
+    return config->jobs == 0 ? work_processors() > 1 : config->jobs > 1;
 }
 
 bool
 archives_check(Verifier *verifier, Error *err)
 {
-    const VerifyConfig *config = verifier->config;
-    ArchiveList list = {.names = PATH_SET_INIT};
-    bool ok = true;
+    ArchivesRun run = {.verifier = verifier,
+                       .list = ARCHIVE_LIST_INIT,
+                       .threaded = archives_threaded(verifier->config)};
+    bool ok = prepare(&run, err) && (verifier->reporter.enough || check_archives(&run, err));
 
-    if (!config->skip_wal && config->wal_directory == NULL) {
-        verifier->wal_scan = wal_scan_new(verifier->manifest, err);
-        ok = verifier->wal_scan != NULL;
-    }
-    ok = ok && check_archives(verifier, &list, err);
-    list_free(&list);
+    archive_pages_free(run.pages);
+    archive_list_free(&run.list);
     return ok;
 }

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "common/path_index.h"
+#include "pgformat/relfile.h"
 #include "stream/stage.h"
 #include "verify/internal.h"
 
@@ -17,6 +18,7 @@ struct Ledger {
     size_t record_capacity; /* in records */
     uint64_t count;
     uint64_t bytes;
+    PageDigestWriter *pages; /* NULL: nobody wants to know them */
 };
 
 /* ---- records ---- */
@@ -100,6 +102,12 @@ ledger_free(Ledger *ledger)
     free(ledger);
 }
 
+void
+ledger_digest_pages(Ledger *ledger, PageDigestWriter *writer)
+{
+    ledger->pages = writer;
+}
+
 uint64_t
 ledger_file_count(const Ledger *ledger)
 {
@@ -122,7 +130,20 @@ typedef struct LedgerStage {
     uint32_t number; /* that the ledger gave it */
     uint64_t size;
     Checksum checksum;
+    bool by_page; /* its pages are digested one by one */
+    PageDigester pages;
 } LedgerStage;
+
+static bool
+begin_pages(LedgerStage *stage, const Entry *entry, Error *err)
+{
+    RelFile file;
+
+    stage->by_page =
+        stage->ledger->pages != NULL && relfile_parse(entry->path, stage->sink.tablespace, &file);
+    return !stage->by_page ||
+           page_digester_begin(&stage->pages, buf_text(&stage->path), entry->size, err);
+}
 
 static bool
 begin_entry(Sink *self, const Entry *entry, Error *err)
@@ -133,7 +154,8 @@ begin_entry(Sink *self, const Entry *entry, Error *err)
         return true;
     if (!member_path(self->tablespace, entry, &stage->path, err) ||
         !ledger_add(stage->ledger, buf_text(&stage->path), &stage->number, err) ||
-        !checksum_begin(&stage->checksum, stage->ledger->type, err))
+        !checksum_begin(&stage->checksum, stage->ledger->type, err) ||
+        !begin_pages(stage, entry, err))
         return false;
     stage->size = 0;
     stage->in_file = true;
@@ -148,7 +170,25 @@ add_data(Sink *self, Span data, Error *err)
     if (!stage->in_file)
         return error_set(err, ERR_BUG, "data outside of a file reached the ledger");
     stage->size += data.len;
+    if (stage->by_page && !page_digester_feed(&stage->pages, data, err))
+        return false;
+    if (stage->by_page && stage->ledger->type == CHECKSUM_CRC32C)
+        return true; /* the file's is made of those of its pages */
     return checksum_update(&stage->checksum, data.data, data.len, err);
+}
+
+static bool
+end_pages(LedgerStage *stage, Error *err)
+{
+    uint32_t crc;
+
+    if (!stage->by_page)
+        return true;
+    if (!page_digester_end(&stage->pages, &crc, err))
+        return false;
+    if (stage->ledger->type == CHECKSUM_CRC32C)
+        stage->checksum.crc = crc;
+    return true;
 }
 
 /* A file that was cut short is recorded with what came: its size shows in the comparison. */
@@ -161,7 +201,7 @@ end_entry(Sink *self, Error *err)
     if (!stage->in_file)
         return true;
     stage->in_file = false;
-    if (!checksum_finish(&stage->checksum, &digest, err))
+    if (!end_pages(stage, err) || !checksum_finish(&stage->checksum, &digest, err))
         return false;
     ledger_record(stage->ledger, stage->number, stage->size, &digest);
     return true;
@@ -201,6 +241,8 @@ ledger_stage_new(Ledger *ledger, Sink *next, Error *err)
     stage->ledger = ledger;
     stage->path = BUF_INIT;
     stage->checksum = CHECKSUM_INIT;
+    if (ledger->pages != NULL)
+        page_digester_init(&stage->pages, ledger->pages);
     return &stage->sink;
 }
 
@@ -220,7 +262,8 @@ compare_digest(const Ledger *ledger, const uint8_t *record, const ManifestFile *
                       "expected",
                       file->path, checksum_type_name(file->checksum_type),
                       checksum_type_name(ledger->type));
-    return report_digest(reporter, file, digest_check(file, record_digest(record), len), err);
+    return report_digest(reporter, file, digest_check(file, record_digest(record), len),
+                         (Span){.data = record_digest(record), .len = len}, err);
 }
 
 /* What the manifest has must have passed. */

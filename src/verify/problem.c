@@ -45,10 +45,20 @@ digest_check(const ManifestFile *file, const uint8_t *bytes, size_t len)
     return memcmp(file->checksum, bytes, len) == 0 ? DIGEST_AGREES : DIGEST_DIFFERS;
 }
 
-bool
-report_digest(Reporter *reporter, const ManifestFile *file, DigestVerdict verdict, Error *err)
+Problem
+digest_problem(const ManifestFile *file, Span found)
 {
-    Problem problem = {.kind = PROBLEM_CHECKSUM, .path = file->path};
+    return (Problem){.kind = PROBLEM_CHECKSUM,
+                     .path = file->path,
+                     .expected_digest = {.data = file->checksum, .len = file->checksum_len},
+                     .found_digest = found};
+}
+
+bool
+report_digest(Reporter *reporter, const ManifestFile *file, DigestVerdict verdict, Span found,
+              Error *err)
+{
+    const Problem problem = digest_problem(file, found);
 
     switch (verdict) {
     case DIGEST_AGREES:
@@ -59,6 +69,34 @@ report_digest(Reporter *reporter, const ManifestFile *file, DigestVerdict verdic
                       file->checksum_len, checksum_length(file->checksum_type));
     case DIGEST_DIFFERS:
         return report(reporter, &problem, err, "checksum mismatch for file \"%s\"", file->path);
+    }
+    return true;
+}
+
+bool
+report_unknown(Reporter *reporter, const TreeItem *item, Error *err)
+{
+    Problem problem = {.kind = PROBLEM_UNREADABLE, .path = item->path};
+    char room[ERRNO_TEXT_SIZE];
+    const char *reason = errno_text(item->errnum, room);
+
+    switch (item->what) {
+    case TREE_DIRECTORY:
+    case TREE_FILE:
+        break;
+    case TREE_ODD:
+        problem.kind = PROBLEM_FILE_TYPE;
+        return report(reporter, &problem, err, "\"%s\" is not a regular file or directory",
+                      item->path);
+    case TREE_NO_STAT:
+        return report(reporter, &problem, err, "could not stat file or directory \"%s\": %s",
+                      item->path, reason);
+    case TREE_NO_OPEN:
+        return report(reporter, &problem, err, "could not open directory \"%s\": %s", item->path,
+                      reason);
+    case TREE_NO_READ:
+        return report(reporter, &problem, err, "could not read directory \"%s\": %s", item->path,
+                      reason);
     }
     return true;
 }

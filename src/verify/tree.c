@@ -252,6 +252,16 @@ found(const Walker *walker, TreeWhat what, uint64_t size, int errnum, Error *err
 }
 
 static TreeNext
+enter_directory(Walker *walker, Error *err)
+{
+    TreeNext next = found(walker, TREE_DIRECTORY, 0, 0, err);
+
+    if (next == TREE_SKIP)
+        return TREE_GO_ON;
+    return next == TREE_GO_ON ? walk_directory(walker, err) : next;
+}
+
+static TreeNext
 walk_node(Walker *walker, const Node *node, Error *err)
 {
     size_t len = walker->path.len;
@@ -260,7 +270,7 @@ walk_node(Walker *walker, const Node *node, Error *err)
     if (!walker_enter(walker, node->name, err))
         return TREE_FAILED;
     if (node->type == S_IFDIR)
-        next = walk_directory(walker, err);
+        next = enter_directory(walker, err);
     else if (node->type == S_IFREG)
         next = found(walker, TREE_FILE, node->size, 0, err);
     else if (node->type == 0)

@@ -13,32 +13,40 @@
 #include "common/pgtypes.h"
 #include "common/runtime.h"
 #include "manifest/manifest.h"
+#include "manifest/page_digests.h"
 #include "stream/stream.h"
 
 typedef enum ProblemKind {
-    PROBLEM_MISSING,    /* in the manifest but not there */
-    PROBLEM_EXTRA,      /* there but not in the manifest */
-    PROBLEM_SIZE,       /* another size than the manifest says */
-    PROBLEM_CHECKSUM,   /* another checksum than the manifest says */
-    PROBLEM_UNREADABLE, /* could not be opened or read */
-    PROBLEM_FILE_TYPE,  /* neither a regular file nor a directory */
-    PROBLEM_SYSTEM_ID,  /* of another cluster than the manifest */
-    PROBLEM_CONTROL,    /* pg_control itself is damaged */
-    PROBLEM_PAGE,       /* a data page whose checksum is wrong */
-    PROBLEM_WAL         /* the WAL that the backup needs is missing or damaged */
+    PROBLEM_MISSING,      /* in the manifest but not there */
+    PROBLEM_EXTRA,        /* there but not in the manifest */
+    PROBLEM_SIZE,         /* another size than the manifest says */
+    PROBLEM_CHECKSUM,     /* another checksum than the manifest says */
+    PROBLEM_UNREADABLE,   /* could not be opened or read */
+    PROBLEM_FILE_TYPE,    /* neither a regular file nor a directory */
+    PROBLEM_SYSTEM_ID,    /* of another cluster than the manifest */
+    PROBLEM_CONTROL,      /* pg_control itself is damaged */
+    PROBLEM_PAGE,         /* a data page whose checksum is wrong */
+    PROBLEM_PAGE_CHANGED, /* another page than backup_pages knows */
+    PROBLEM_WAL,          /* the WAL that the backup needs is missing or damaged */
+    PROBLEM_DIRECTORY,    /* one that no server starts without is not there */
+    PROBLEM_PAGE_DIGESTS  /* backup_pages itself is damaged, or of another backup */
 } ProblemKind;
 
-/* The block of a PROBLEM_PAGE that is about the file: how many pages of it are bad, say. */
+/* The block of a PROBLEM_PAGE or PROBLEM_PAGE_CHANGED that is about the file: how many pages of it
+ * are bad, say. */
 #define PROBLEM_WHOLE_FILE UINT32_MAX
 
 typedef struct Problem {
     ProblemKind kind;
-    const char *path;    /* as in the manifest; the WAL's directory or archive for PROBLEM_WAL */
-    const char *message; /* the line to show, in pg_verifybackup's words */
-    Lsn lsn;             /* PROBLEM_WAL: the first bad LSN */
-    uint32_t block;      /* PROBLEM_PAGE: within the relation fork, or PROBLEM_WHOLE_FILE */
-    uint16_t expected;   /* PROBLEM_PAGE: the checksum that the page should have */
-    uint16_t found;      /* PROBLEM_PAGE: the one it has */
+    const char *path;     /* as in the manifest; the WAL's directory or archive for PROBLEM_WAL */
+    const char *message;  /* the line to show, in pg_verifybackup's words */
+    Lsn lsn;              /* PROBLEM_WAL: the first bad LSN */
+    uint32_t block;       /* PROBLEM_PAGE: within the relation fork; PROBLEM_PAGE_CHANGED: within
+                           * the file; or PROBLEM_WHOLE_FILE */
+    uint64_t expected;    /* of a page: the checksum or CRC it should have; PROBLEM_SIZE: bytes */
+    uint64_t found;       /* likewise: the one it has */
+    Span expected_digest; /* PROBLEM_CHECKSUM: as in the manifest; empty: not known */
+    Span found_digest;
 } Problem;
 
 typedef struct ProblemSink {
@@ -59,6 +67,10 @@ typedef struct Ledger Ledger;
 
 Ledger *ledger_new(ChecksumType type, Error *err) MUST_USE;
 void ledger_free(Ledger *ledger);
+
+/* Before its stage is made: of each relation file, INCREMENTAL ones included, the CRC-32C of every
+ * page goes to the writer. Borrows it. */
+void ledger_digest_pages(Ledger *ledger, PageDigestWriter *writer);
 
 /* A stage for parsed archives; passes everything on unchanged. Borrows the ledger. */
 Sink *ledger_stage_new(Ledger *ledger, Sink *next, Error *err) MUST_USE;
@@ -84,10 +96,10 @@ uint64_t ledger_byte_count(const Ledger *ledger);
  * pages written after the backup began are not checked, nor files whose size is no multiple of the
  * page size. Unlike the server this stage cannot read a page again that was being written just
  * then: where the server does not check, such a page can look bad.
- * What is wrong goes to the ProblemSink, at once: at most PAGE_REPORTS_PER_FILE pages of one file,
- * that there are more, and at its end how many there were, if more than one. An INCREMENTAL file
- * whose header is damaged is reported and counts as one bad page. A sink that has enough (returns
- * false) ends the looking, not the stream.
+ * What is wrong with a file goes to the ProblemSink at the file's end: at most
+ * PAGE_REPORTS_PER_FILE pages, that there are more, and how many there were, if more than one. An
+ * INCREMENTAL file whose header is damaged is reported and counts as one bad page. A sink that has
+ * enough (returns false) ends the looking, not the stream.
  */
 #define PAGE_REPORTS_PER_FILE 5
 
@@ -98,7 +110,7 @@ typedef struct PageCheckConfig {
     ProblemSink problems;
 } PageCheckConfig;
 
-/* Zeroed by page_check_new, then written by the pushing thread. */
+/* Zeroed by page_check_new, then written by the pushing thread, at the end of each file. */
 typedef struct PageTally {
     uint64_t checked; /* pages whose checksum was computed */
     uint64_t bad;
@@ -134,14 +146,38 @@ typedef struct VerifyProgress {
     uint64_t total; /* bytes */
 } VerifyProgress;
 
+/* What was looked at, for whoever wants to know what "verified" means. */
+typedef struct VerifySummary {
+    uint64_t files;     /* whose content was digested, or looked at */
+    uint64_t bytes;     /* of them */
+    bool has_pages;     /* the cluster has data checksums, and they were asked for */
+    uint64_t pages;     /* whose checksum was computed */
+    uint64_t bad_pages; /* among them */
+    uint32_t page_size; /* verify_pages: bytes / page_size pages were looked at; else 0 */
+    uint64_t wal_bytes; /* of the WAL ranges that are intact */
+    bool page_digests;  /* there is a sound backup_pages */
+} VerifySummary;
+
+/*
+ * Data pages are checked in the same pass as the files' checksums, wherever pg_control says that
+ * the cluster has data checksums: as page_check does, with the lowest start of the manifest's WAL
+ * ranges.
+ * A file that has changed is looked up in DIRECTORY/backup_pages, if there is one, which tells the
+ * pages that have (manifest/page_digests.h).
+ * Files, and ranges of big ones, are read by `jobs` threads; what is reported, and its order, does
+ * not depend on their number.
+ */
 typedef struct VerifyConfig {
     const char *directory;
     const char *manifest_path; /* NULL: DIRECTORY/backup_manifest */
     const char *wal_directory; /* NULL: DIRECTORY/pg_wal, or the archives */
     const char *const *ignore; /* canonical relative paths; each with all below it */
     size_t ignore_count;
-    bool skip_checksums;
+    bool skip_checksums; /* nor pages */
+    bool skip_pages;
     bool skip_wal;
+    unsigned jobs;          /* 0: as many as there are processors */
+    VerifySummary *summary; /* may be NULL; written when the check ends without an Error */
     ProblemSink problems;
     /* Of the checksums, or of the archives; called from the calling thread, at most about ten times
      * a second and once at the end; may be NULL. */
@@ -160,10 +196,21 @@ bool verify_plain(const VerifyConfig *config, uint64_t *ret_problems, Error *err
 /*
  * Likewise a backup in tar format: a directory of archives, compressed or not, each as it came from
  * the server or from pg_basebackup. Every archive is read once; one that is damaged, or cut short,
- * is a problem, and its files from there on are missing. Where no directory is named for the WAL,
- * it is looked for in pg_wal.tar or, without one, in base.tar. No links are followed.
+ * is a problem, and its files from there on are missing. With more than one job an archive is read
+ * and decompressed in one thread and looked at in another one, the calling thread. Where no
+ * directory is named for the WAL, it is looked for in pg_wal.tar or, without one, in base.tar; the
+ * manifest, if it is not beside the archives and no other place is named, in base.tar. Data pages
+ * are checked where they have the usual size and number in a file. No links are followed.
  */
 bool verify_tar(const VerifyConfig *config, uint64_t *ret_problems, Error *err) MUST_USE;
+
+/*
+ * The data pages of a cluster that was shut down, without a manifest: what pg_checksums --check
+ * does, in its words. No page is too new to be checked. An Error when the cluster has no checksums,
+ * was not shut down, or its pg_control cannot be used. What the config says of the manifest, the
+ * WAL and what to skip does not matter.
+ */
+bool verify_pages(const VerifyConfig *config, uint64_t *ret_problems, Error *err) MUST_USE;
 
 /*
  * One WAL range against the segments of a directory: reports at most one problem, the directory's

@@ -391,26 +391,44 @@ check_header_read(RangeRun *run, const Segment *segment, Lsn start, Error *err)
                                            : errno_text(segment->errnum, reason));
 }
 
-/*
- * Recovery reads the header of a segment's first page wherever in it it begins: so it is checked by
- * a parser of its own when the range begins behind it. *system_id becomes that of the header if
- * unknown.
- */
+static WalParser *
+parser_new(const RangeRun *run, Lsn start, Error *err)
+{
+    const WalParserConfig config = {.start = start,
+                                    .segment_size = run->segment_size,
+                                    .timeline = run->check->range->timeline,
+                                    .system_id = run->check->system_id};
+
+    return wal_parser_new(&config, err);
+}
+
+/* By a parser of its own, which knows then what the range's pages must be like. */
 static bool
-check_first_header(RangeRun *run, uint64_t *system_id, Error *err)
+parse_first_header(RangeRun *run, Lsn start, Span head, Error *err)
+{
+    WalParser *parser = parser_new(run, start, err);
+    WalDamage damage;
+    bool ok = true;
+
+    if (parser == NULL)
+        return false;
+    if (wal_parser_feed(parser, head, &damage) == WAL_DAMAGED)
+        ok = run_damaged(run, &damage, err);
+    else
+        wal_parser_inherit(run->parser, parser);
+    wal_parser_free(parser);
+    return ok;
+}
+
+/* Recovery reads the header of a segment's first page wherever in it it begins. */
+static bool
+check_first_header(RangeRun *run, Error *err)
 {
     const ManifestWalRange *range = run->check->range;
     Lsn start = range->start - wal_segment_offset(range->start, run->segment_size);
-    WalParserConfig config = {.start = start,
-                              .segment_size = run->segment_size,
-                              .timeline = range->timeline,
-                              .system_id = *system_id};
-    WalParser *parser;
     char name[WAL_NAME_SIZE];
-    WalLongHeader header;
-    WalDamage damage;
     Segment segment;
-    bool ok = true;
+    bool ok;
 
     segment_name(run, start, name);
     if (!segment_open(run->check->directory, name, &segment, err))
@@ -418,35 +436,15 @@ check_first_header(RangeRun *run, uint64_t *system_id, Error *err)
     ok = check_segment_size(run, &segment, start, err) &&
          (run->bad || check_header_read(run, &segment, start, err));
     segment_close(&segment);
-    if (!ok || run->bad)
-        return ok;
-    parser = wal_parser_new(&config, err);
-    if (parser == NULL)
-        return false;
-    if (wal_parser_feed(parser, segment_head(&segment), &damage) == WAL_DAMAGED)
-        ok = run_damaged(run, &damage, err);
-    else if (wal_long_header_parse(segment_head(&segment), &header))
-        *system_id = header.system_id;
-    wal_parser_free(parser);
-    return ok;
+    return ok && (run->bad || parse_first_header(run, start, segment_head(&segment), err));
 }
 
 static bool
 check_records(RangeRun *run, Error *err)
 {
-    const ManifestWalRange *range = run->check->range;
-    WalParserConfig config = {.start = range->start,
-                              .segment_size = run->segment_size,
-                              .timeline = range->timeline,
-                              .system_id = run->check->system_id};
-
-    if (!check_first_header(run, &config.system_id, err))
-        return false;
-    if (run->bad)
-        return true;
-    run->parser = wal_parser_new(&config, err);
+    run->parser = parser_new(run, run->check->range->start, err);
     run->buffer = mem_alloc(READ_SIZE, err);
-    if (run->parser == NULL || run->buffer == NULL)
+    if (run->parser == NULL || run->buffer == NULL || !check_first_header(run, err))
         return false;
     while (!run->bad && !reached_end(run)) {
         if (!check_segment(run, err))

@@ -137,6 +137,7 @@ scan_header(const WalScan *wal, RangeScan *scan, Span data, Error *err)
     if (wal_parser_feed(scan->header, data, &damage) == WAL_DAMAGED)
         return scan_bad(wal, scan, damage.lsn, damage.reason, err);
     if (data.len == wanted) {
+        wal_parser_inherit(scan->parser, scan->header);
         wal_parser_free(scan->header);
         scan->header = NULL;
     }
@@ -273,24 +274,64 @@ report_missing(const WalScan *wal, const RangeScan *scan, Reporter *reporter, Er
 }
 
 static bool
-report_range(const WalScan *wal, const RangeScan *scan, Reporter *reporter, Error *err)
+report_foreign(const WalScan *wal, const RangeScan *scan, uint64_t system_id, Reporter *reporter,
+               Error *err)
+{
+    Finding finding = {.timeline = scan->range->timeline, .lsn = scan->range->start};
+    char rest[96];
+
+    (void)snprintf(rest, sizeof rest, ": system identifier is %llu, expected %llu",
+                   (unsigned long long)wal_parser_system_id(scan->parser),
+                   (unsigned long long)system_id);
+    finding.rest = rest;
+    return report_in_archive(wal, &finding, reporter, err);
+}
+
+/* Whether its pages tell of another cluster; unknown (0) is not another one. */
+static bool
+is_foreign(const RangeScan *scan, uint64_t system_id)
+{
+    uint64_t found = scan->parser == NULL ? 0 : wal_parser_system_id(scan->parser);
+
+    return found != 0 && system_id != 0 && found != system_id;
+}
+
+static bool
+report_range(const WalScan *wal, const RangeScan *scan, uint64_t system_id, Reporter *reporter,
+             Error *err)
 {
     Finding finding = {
         .timeline = scan->range->timeline, .lsn = scan->bad_lsn, .rest = buf_text(&scan->reason)};
 
     if (scan->bad)
         return report_in_archive(wal, &finding, reporter, err);
+    if (is_foreign(scan, system_id))
+        return report_foreign(wal, scan, system_id, reporter, err);
     return scan_is_over(scan) || report_missing(wal, scan, reporter, err);
 }
 
 bool
-wal_scan_report(const WalScan *wal, Reporter *reporter, Error *err)
+wal_scan_report(const WalScan *wal, uint64_t system_id, Reporter *reporter, Error *err)
 {
     for (size_t i = 0; i < wal->count && !reporter->enough; i++) {
-        if (!report_range(wal, &wal->ranges[i], reporter, err))
+        if (!report_range(wal, &wal->ranges[i], system_id, reporter, err))
             return false;
     }
     return true;
+}
+
+uint64_t
+wal_scan_intact(const WalScan *wal)
+{
+    uint64_t bytes = 0;
+
+    for (size_t i = 0; i < wal->count; i++) {
+        const RangeScan *scan = &wal->ranges[i];
+
+        if (!scan->bad && scan_is_over(scan))
+            bytes += scan->range->end - scan->range->start;
+    }
+    return bytes;
 }
 
 /* ---- the stage ---- */

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Runs command lines of pg_basebackup and pg_receivewal with pgstow and with the stock tools, and
-compares what they say.
+"""Runs command lines with pgstow and with the stock tools, and compares what they say.
 
     compare_stock.py [-v]
 
-Nothing listens where both are sent, so that a command line that is in order ends there. Compared are
-exit status, standard output, standard error and what was made in the directory they run in.
+Nothing listens where pg_basebackup and pg_receivewal are sent, so that a command line that is in
+order ends there; pg_verifybackup finds some small backups. Compared are exit status, standard
+output, standard error and what was made in the directory they run in.
 
 The stock tools are the newest ones that there are: of scripts/servers, and in the directory of
 MAJOR/bin/pg_basebackup, say, that STOCK_DIR may name. Those before 18 miss some options: see `since`
@@ -21,8 +21,11 @@ import shlex
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+
+from run_cli import flip_bit, make_backup, make_tar_backup, write
 
 ROOT = Path(__file__).resolve().parents[2]
 COMPAT = Path(os.environ.get("PGSTOW_COMPAT", ROOT / "build" / "dev" / "compat")).absolute()
@@ -40,6 +43,7 @@ class Tool:
     # Command lines (as regular expressions, searched for) that an older stock tool than this does
     # not take as 18 does.
     since: dict
+    prepare: Callable = lambda root: None  # what is there in the directory they run in
 
 
 BASEBACKUP_ALIKE = """
@@ -246,6 +250,7 @@ x -D y
 -D x --no-manifest --manifest-force-encode --manifest-checksums=foo
 -D x --manifest-checksums=foo
 -D x --no-verify-checksums --no-estimate-size --no-clean
+-D x --page-digests
 -D x --sync-method=fsync
 -D x --sync-method=syncfs
 -D x --sync-method=syncfs -N
@@ -302,13 +307,14 @@ x -D y
 """
 
 BASEBACKUP_DIFFERENT = {
-    "--help": "no addresses of the PostgreSQL project, and one more line: --progress=json",
+    "--help": "no addresses of the PostgreSQL project, and options of our own",
     "--version": "names pgstow too",
     "-D x --help": "taken anywhere in the line",
     "-D x -V": "taken anywhere in the line",
     "-D x --c": "the possible options are listed in the order of --help",
     "-D x --m": "the possible options are listed in the order of --help",
     "-D x --ver": "the possible options are listed in the order of --help",
+    "-D x --page-digests": "an option of our own",
     "-D x --progress=text": "the stock option takes no argument",
     "-D x --progress=json": "the stock option takes no argument",
     "-D x --progress=xml": "the stock option takes no argument",
@@ -516,9 +522,173 @@ RECEIVEWAL_SINCE = {
     r"gzip:long": 16,
 }
 
+VERIFYBACKUP_ALIKE = """
+# what getopt says
+
+--bogus
+-y
+-i
+-m
+-w
+-F
+--ignore
+--manifest-path
+--wal-directory
+--format
+--no-parse-wal=1
+--quiet=yes
+--progress=1
+--skip-checksums=no
+--exit-on-error=x
+--no
+-nqz good
+
+# arguments
+
+-n ''
+good good
+good x y
+nowhere -n
+-e
+-P -q
+-P -q good
+-P -q good x
+-n -- -e
+-n -- good
+good -n
+good -n -q
+
+# formats
+
+-F x good
+-F '' good
+-F PLAIN good
+-F p -F x good
+-F p -n good
+-n --format=plain good
+-n -F tar tar
+-n -F t tar
+-n tar
+-n -F plain -e tar
+
+# manifests
+
+-n -m nowhere good
+-n -m good/backup_manifest nowhere
+-m good/backup_manifest -n moved
+-n -m good good
+-n empty
+-n version
+-n altered
+
+# what is found
+
+-n ./good//
+-n -e good
+-n -s good
+-n -q good
+-n -q -s -e good
+-n -w nowhere good
+-n missing
+-n -e missing
+-n -s missing
+-n -q missing
+-n extra
+-n size
+-n -s size
+-n content
+-n -s content
+-n -e content
+-n -i PG_VERSION missing
+-n -i PG_VERSION -n extra
+-n -i a extra
+-n -i ./a/ extra
+-n -i a/b extra
+-n --ignore=a -i nothing extra
+-n -i base size
+-n -i base content
+-n -i '' missing
+-n fifo
+-n users
+-n tar_content
+-n -s tar_content
+-n tar_extra
+-n -i notes tar_extra
+-n tar_missing
+"""
+
+VERIFYBACKUP_DIFFERENT = {
+    "--help": "no addresses of the PostgreSQL project, and options of our own",
+    "--version": "names pgstow too",
+    "good --help": "taken anywhere in the line",
+    "good -V": "taken anywhere in the line",
+    "-n --p good": "--pages makes it ambiguous",
+    "-n --s good": "--skip-pages makes it ambiguous",
+    "-n --skip good": "--skip-pages makes it ambiguous",
+    "-n --ski=1 good": "--skip-pages makes it ambiguous",
+    "-n -j 2 good": "an option of our own",
+    "-n --jobs=2 good": "an option of our own",
+    "--pages good": "an option of our own",
+    "-n --report=json good": "an option of our own",
+    "-n --skip-pages good": "an option of our own",
+    "-n -P good": "a summary follows",
+    "-n -P -s good": "a summary follows",
+    "-n -P tar": "a summary follows, and archives without content have no line",
+    "-n file": "a hint tells what is wanted",
+    "-n -F t file": "a hint tells what is wanted",
+    "-n -m good/backup_manifest file": "a hint tells what is wanted",
+    "-n tmp": "a hint tells what backup_manifest.tmp means",
+    "-n junk": "where it is in the manifest is told",
+    "-n link": "links are not followed",
+    "-n lost": "a plain backup, to us, because it has a directory base",
+    "tar": "the stock tool wants -n",
+    "-F tar tar": "the stock tool wants -n",
+    "wal": "the stock tool leaves the reason to pg_waldump",
+}
+
+VERIFYBACKUP_SINCE = {
+    r"-F|--format|tar|lost": 18,
+    r"fifo": 18,
+    r"-P|--progress": 16,
+}
+
+
+def prepare_backups(root):
+    """What pg_verifybackup is to look at, each in a directory of its own."""
+    for name in ("good", "missing", "extra", "size", "content", "link", "fifo", "users",
+                 "altered", "lost"):
+        make_backup(root, name)
+    make_backup(root, "wal", "wal")
+    make_backup(root, "tmp", "tmp")
+    make_backup(root, "moved")
+    (root / "moved/backup_manifest").unlink()
+    (root / "missing/base/1/2619").unlink()
+    write(root / "extra/a/b", "")
+    write(root / "size/base/1/2619", "short")
+    flip_bit(root / "content/base/1/2619", 1000)
+    (root / "link/link").symlink_to("nowhere")
+    os.mkfifo(root / "fifo/fifo")
+    write(root / "users/postgresql.auto.conf", "x")
+    write(root / "users/standby.signal", "")
+    write(root / "users/pg_wal/anything", "")
+    flip_bit(root / "altered/backup_manifest", -5)
+    (root / "lost/PG_VERSION").unlink()
+    (root / "empty").mkdir()
+    write(root / "file", "")
+    write(root / "junk/backup_manifest", "junk")
+    write(root / "version/backup_manifest", '{"PostgreSQL-Backup-Manifest-Version": 9}')
+    for name in ("tar", "tar_content", "tar_extra", "tar_missing"):
+        make_tar_backup(root, name)
+    flip_bit(root / "tar_content/base.tar", 512)
+    write(root / "tar_extra/notes", "")
+    (root / "tar_missing/base.tar").unlink()
+
+
 TOOLS = [
     Tool("pg_basebackup", BASEBACKUP_ALIKE, BASEBACKUP_DIFFERENT, BASEBACKUP_SINCE),
     Tool("pg_receivewal", RECEIVEWAL_ALIKE, RECEIVEWAL_DIFFERENT, RECEIVEWAL_SINCE),
+    Tool("pg_verifybackup", VERIFYBACKUP_ALIKE, VERIFYBACKUP_DIFFERENT, VERIFYBACKUP_SINCE,
+         prepare_backups),
 ]
 
 
@@ -544,15 +714,19 @@ def command_lines(tool, major):
             yield line
 
 
-def behaviour(path, name, line):
+def behaviour(path, tool, line):
     """What the tool at this path does with a command line, as lines of text."""
     environment = {k: os.environ[k] for k in KEPT_VARIABLES if k in os.environ}
-    environment |= {"LC_ALL": "C", "PATH": "/usr/bin:/bin", "PGHOST": "/nowhere"}
+    # Stock tools look for others beside themselves, and for themselves in PATH.
+    environment |= {"LC_ALL": "C", "PATH": f"{path.parent}:/usr/bin:/bin", "PGHOST": "/nowhere"}
     with tempfile.TemporaryDirectory(prefix="pgstow-cli-") as directory:
-        result = subprocess.run([name, *shlex.split(line)], executable=path, cwd=directory,
+        tool.prepare(Path(directory))
+        before = set(Path(directory).rglob("*"))
+        result = subprocess.run([tool.name, *shlex.split(line)], executable=path, cwd=directory,
                                 env=environment, capture_output=True, timeout=30,
                                 start_new_session=True, stdin=subprocess.DEVNULL)
-        made = sorted(str(path.relative_to(directory)) for path in Path(directory).rglob("*"))
+        made = sorted(str(path.relative_to(directory))
+                      for path in set(Path(directory).rglob("*")) - before)
     lines = [f"exit status {result.returncode}"] + [f"made {name}" for name in made]
     for mark, output in ((">", result.stdout), ("2>", result.stderr)):
         lines += [f"{mark} {text}" for text in output.decode(errors="replace").splitlines()]
@@ -565,8 +739,8 @@ def compare(tool, stock, verbose):
     count = failed = 0
     for line in command_lines(tool, major):
         count += 1
-        ours = behaviour(COMPAT / tool.name, tool.name, line)
-        theirs = behaviour(stock, tool.name, line)
+        ours = behaviour(COMPAT / tool.name, tool, line)
+        theirs = behaviour(stock, tool, line)
         meant = line in tool.different
         if (ours != theirs) != meant:
             failed += 1

@@ -20,7 +20,7 @@ Every case runs in an empty directory of its own, without a terminal, with no va
 that stand before the command. "pgstow" is PGSTOW_BIN, the other names are looked up in
 PGSTOW_COMPAT; when these are not set (ctest sets them), both are those of build/dev.
 In what is compared, control characters, backslashes and blanks at the end of a line are escaped; a
-single "\\" at the end of a line says that there was no newline.
+single "\\" at the end of a line says that there was no newline. How long something took is "T".
 "= signal NAME" instead of a status says that the program died of that signal.
 """
 
@@ -101,14 +101,32 @@ def write(path, content):
     path.write_text(content)
 
 
+def remove(path):
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+
+
 def flip_bit(path, offset):
     content = bytearray(path.read_bytes())
     content[offset] ^= 1
     path.write_bytes(content)
 
 
+# Which are empty in most backups.
+EMPTY_DIRECTORIES = ("pg_commit_ts", "pg_logical/mappings", "pg_logical/snapshots", "pg_notify",
+                     "pg_replslot", "pg_stat", "pg_stat_tmp", "pg_subtrans", "pg_tblspc",
+                     "pg_twophase", "pg_wal")
+
+
+HUGE = 1 << 40
+
+
 def make_backup(root, name, *traits):
-    """A backup of two files. Traits: "wal" needs WAL that is not there, "tmp" was not completed."""
+    """A backup of two files. Traits: "wal" needs WAL that is not there, "tmp" was not completed,
+    "huge" has a file that takes for ever.
+    """
     contents = {"PG_VERSION": "16\n", "base/1/2619": "rows " * 410}
     files = []
     for path, content in contents.items():
@@ -118,7 +136,11 @@ def make_backup(root, name, *traits):
             "Checksum-Algorithm": "SHA256",
             "Checksum": hashlib.sha256(content.encode()).hexdigest(),
         })
-    (root / name / "pg_wal").mkdir()
+    if "huge" in traits:
+        os.truncate(root / name / "base/1/2619", HUGE)
+        files[-1]["Size"] = HUGE
+    for path in EMPTY_DIRECTORIES:
+        (root / name / path).mkdir(parents=True)
     ranges = [{"Timeline": 1, "Start-LSN": "0/2000028", "End-LSN": "0/2000100"}]
     text = ('{ "PostgreSQL-Backup-Manifest-Version": 1,\n'
             f'"Files": {json.dumps(files)},\n'
@@ -139,18 +161,18 @@ def make_tar_backup(root, name, *traits):
     make_backup(root, name, *traits)
     top = root / name
     with tarfile.open(top / "base.tar", "w", format=tarfile.USTAR_FORMAT) as archive:
-        for path in ("PG_VERSION", "base/1/2619"):
-            archive.add(top / path, path, filter=same_everywhere)
+        for path in ("PG_VERSION", "base/1/2619", *EMPTY_DIRECTORIES):
+            archive.add(top / path, path, recursive=False, filter=same_everywhere)
     (top / "PG_VERSION").unlink()
-    for directory in ("base", "pg_wal"):
-        shutil.rmtree(top / directory)
+    for directory in [path for path in top.iterdir() if path.is_dir()]:
+        shutil.rmtree(directory)
 
 
 FIXTURES = {
     "dir": lambda root, path: (root / path).mkdir(parents=True),
     "file": lambda root, path, content="": write(root / path, content),
     "flip": lambda root, path, offset="0": flip_bit(root / path, int(offset)),
-    "remove": lambda root, path: (root / path).unlink(),
+    "remove": lambda root, path: remove(root / path),
     "link": lambda root, path, target: (root / path).symlink_to(target),
     "backup": make_backup,
     "tar_backup": make_tar_backup,
@@ -168,7 +190,14 @@ RUN_FIXTURES = ("stdout", "stderr", "signal")
 ESCAPES = {"\\": "\\\\", "\t": "\\t", "\r": "\\r", "\33": "\\e"}
 
 
+# What differs from run to run: "in 0.3 s (1.2 MB/s)" and a member of a report.
+TIMES = [(re.compile(r"\bin \d+\.\d s(?: \(\d+(?:\.\d)? [kM]B/s\))?"), "in T s"),
+         (re.compile(r'"elapsed_ms":\d+'), '"elapsed_ms":T')]
+
+
 def escape(line):
+    for pattern, text in TIMES:
+        line = pattern.sub(text, line)
     escaped = "".join(
         ESCAPES.get(c, c if c >= " " and c != "\x7f" else f"\\x{ord(c):02x}") for c in line)
     return escaped[:-1] + "\\x20" if escaped.endswith(" ") else escaped

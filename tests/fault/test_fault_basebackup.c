@@ -143,6 +143,26 @@ test_for_a_standby(void **state)
 }
 
 static void
+test_with_page_digests(void **state)
+{
+    static const FaultPlan rename_plans[] = {
+        {.kind = FAULT_RENAME, .errnum = EIO, .least = 2},
+        {.kind = FAULT_RENAME, .errnum = EIO, .lasting = true, .least = 1},
+    };
+    BackupFault *fixture = *state;
+
+    fixture->options.page_digests = true;
+    backup_fault_sweep(fixture, plans, COUNT(plans));
+    backup_fault_sweep(fixture, durable_plans, COUNT(durable_plans));
+    backup_fault_sweep(fixture, rename_plans, COUNT(rename_plans));
+    fixture->options.no_clean = true;
+    backup_fault_sweep(fixture, rename_plans, COUNT(rename_plans));
+    fixture->options.no_clean = false;
+    fixture->spoiler = SPOILER_NAME;
+    backup_fault_sweep(fixture, removal_plans, COUNT(removal_plans));
+}
+
+static void
 test_incremental(void **state)
 {
     static const FaultPlan upload_plans[] = {
@@ -218,17 +238,12 @@ int
 main(void)
 {
     const struct CMUnitTest tests[] = {
-        BACKUP_FAULT_TEST(test_without_wal),
-        BACKUP_FAULT_TEST(test_without_wal_no_sync),
-        BACKUP_FAULT_TEST(test_existing_directory),
-        BACKUP_FAULT_TEST(test_no_clean),
-        BACKUP_FAULT_TEST(test_with_wal),
-        BACKUP_FAULT_TEST(test_with_wal_directory),
-        BACKUP_FAULT_TEST(test_for_a_standby),
-        BACKUP_FAULT_TEST(test_incremental),
-        BACKUP_FAULT_TEST(test_removal),
-        BACKUP_FAULT_TEST(test_early_removal),
-        BACKUP_FAULT_TEST(test_damaged_pages),
+        BACKUP_FAULT_TEST(test_without_wal),        BACKUP_FAULT_TEST(test_without_wal_no_sync),
+        BACKUP_FAULT_TEST(test_existing_directory), BACKUP_FAULT_TEST(test_no_clean),
+        BACKUP_FAULT_TEST(test_with_wal),           BACKUP_FAULT_TEST(test_with_wal_directory),
+        BACKUP_FAULT_TEST(test_for_a_standby),      BACKUP_FAULT_TEST(test_with_page_digests),
+        BACKUP_FAULT_TEST(test_incremental),        BACKUP_FAULT_TEST(test_removal),
+        BACKUP_FAULT_TEST(test_early_removal),      BACKUP_FAULT_TEST(test_damaged_pages),
     };
 
     peer_clean_environment();

@@ -16,6 +16,7 @@
 
 #include "common/crc32c.h"
 #include "fault.h"
+#include "manifest/page_digests.h"
 #include "pgformat/walfile.h"
 #include "support/manifest_builder.h"
 #include "support/temp_dir.h"
@@ -33,6 +34,7 @@ typedef struct Fixture {
     TempDir dir;
     WalBuilder wal;
     bool damaged;
+    bool pages; /* of a cluster are looked at, not a backup */
     /* What the last run told. */
     uint64_t told;
     char first[1024]; /* the first problem's message */
@@ -59,7 +61,9 @@ build_control(uint8_t control[CONTROL_SIZE])
     put_le(control + 216, 8192, 4);   /* block size */
     put_le(control + 220, 131072, 4); /* blocks of a relation's segment */
     put_le(control + 224, 8192, 4);   /* WAL block size */
+    put_le(control + 16, 1, 4);       /* it was shut down */
     put_le(control + 228, SEGMENT_SIZE, 4);
+    put_le(control + 252, 1, 4); /* pages have checksums */
     put_le(control + crc_at, crc32c(0, control, crc_at), 4);
 }
 
@@ -113,10 +117,30 @@ put_wal(Fixture *fixture, ManifestBuilder *builder)
     put_segment(fixture, START / SEGMENT_SIZE + 1);
 }
 
+/* Of a file that the manifest lists. */
+static void
+put_digests(Fixture *fixture, const char *path, const void *page)
+{
+    PageDigestWriter *writer;
+    Error err = ERROR_INIT;
+
+    writer = page_digest_writer_new(temp_dir_path(&fixture->dir, "data/backup_pages"), 0600,
+                                    CONTROL_SIZE, &err);
+    assert_non_null(writer);
+    assert_true(page_digest_writer_begin(writer, path, CONTROL_SIZE, &err));
+    assert_true(page_digest_writer_add(writer, crc32c(0, page, CONTROL_SIZE), &err));
+    assert_true(page_digest_writer_finish(writer, false, &err));
+    page_digest_writer_free(writer);
+}
+
 static void
 build(Fixture *fixture)
 {
-    static const char *const directories[] = {"global", "base/1", "pg_wal", "pg_tblspc"};
+    static const char *const directories[] = {
+        "global",     "base/1",      "pg_wal",      "pg_tblspc",           "pg_commit_ts",
+        "pg_notify",  "pg_twophase", "pg_subtrans", "pg_logical/mappings", "pg_logical/snapshots",
+        "pg_replslot"};
+    static const uint8_t zeros[1 << 20];
     uint8_t control[CONTROL_SIZE];
     ManifestBuilder builder;
     Buf text = BUF_INIT;
@@ -135,6 +159,9 @@ build(Fixture *fixture)
     put_file(fixture, &builder, "PG_VERSION", "18\n", 3, CHECKSUM_CRC32C);
     put_file(fixture, &builder, "global/pg_control", control, sizeof control, CHECKSUM_SHA256);
     put_file(fixture, &builder, "base/1/1259", control, sizeof control, CHECKSUM_CRC32C);
+    put_digests(fixture, "base/1/1259", control);
+    /* New pages, and so many that what follows is another thread's work. */
+    put_file(fixture, &builder, "base/1/1260", zeros, sizeof zeros, CHECKSUM_CRC32C);
     put_file(fixture, &builder, "base/1/empty", "", 0, CHECKSUM_SHA224);
     put_file(fixture, &builder, "pg_tblspc/16385/16400", "table", 5, CHECKSUM_NONE);
     put_wal(fixture, &builder);
@@ -201,6 +228,7 @@ run(void *ctx, const FaultPlan *plan)
 {
     Fixture *fixture = ctx;
     const VerifyConfig config = {.directory = temp_dir_path(&fixture->dir, "data"),
+                                 .jobs = 2,
                                  .problems = {.report = hear, .ctx = fixture}};
     uint64_t problems = 0;
     Error err = ERROR_INIT;
@@ -209,7 +237,8 @@ run(void *ctx, const FaultPlan *plan)
 
     fixture->told = 0;
     fault_begin(plan);
-    ok = verify_plain(&config, &problems, &err);
+    ok = fixture->pages ? verify_pages(&config, &problems, &err)
+                        : verify_plain(&config, &problems, &err);
     fault_end(&hit);
 
     fault_assert_nothing_left();
@@ -231,7 +260,27 @@ static const FaultPlan plans[] = {
     {.kind = FAULT_STAT, .errnum = EIO, .least = 10},
     {.kind = FAULT_CLOSE, .errnum = EIO, .outcome = FAULT_PASSES, .least = 8},
     {.kind = FAULT_RESOURCE, .errnum = EIO, .least = 1},
+    /* Others do the work. */
+    {.kind = FAULT_THREAD, .errnum = EAGAIN, .outcome = FAULT_PASSES, .least = 2},
+    {.kind = FAULT_THREAD, .errnum = EAGAIN, .outcome = FAULT_PASSES, .lasting = true, .least = 1},
 };
+
+static const FaultPlan pages_plans[] = {
+    {.kind = FAULT_MEMORY, .errnum = ENOMEM, .least = 30},
+    {.kind = FAULT_MEMORY, .errnum = ENOMEM, .lasting = true, .least = 30},
+    {.kind = FAULT_OPEN, .errnum = EMFILE, .least = 8},
+    {.kind = FAULT_READ, .errnum = EIO, .least = 10},
+    {.kind = FAULT_READ, .errnum = FAULT_SHORT, .outcome = FAULT_PASSES, .least = 3},
+    /* What lies beside the directories that have pages does not matter. */
+    {.kind = FAULT_STAT, .errnum = EIO, .outcome = FAULT_EITHER, .least = 5},
+    {.kind = FAULT_CLOSE, .errnum = EIO, .outcome = FAULT_PASSES, .least = 4},
+};
+
+static void
+test_pages(void **state)
+{
+    fault_sweep(pages_plans, COUNT(pages_plans), run, *state);
+}
 
 static void
 test_good(void **state)
@@ -264,6 +313,14 @@ setup_good(void **state)
 }
 
 static int
+setup_pages(void **state)
+{
+    (void)setup(state, false);
+    ((Fixture *)*state)->pages = true;
+    return 0;
+}
+
+static int
 setup_damaged(void **state)
 {
     return setup(state, true);
@@ -285,6 +342,7 @@ main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_good, setup_good, teardown),
         cmocka_unit_test_setup_teardown(test_damaged, setup_damaged, teardown),
+        cmocka_unit_test_setup_teardown(test_pages, setup_pages, teardown),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

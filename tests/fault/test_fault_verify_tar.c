@@ -13,7 +13,9 @@
 
 #include <cmocka.h>
 
+#include "common/crc32c.h"
 #include "fault.h"
+#include "pgformat/page.h"
 #include "pgformat/walfile.h"
 #include "stream/compression.h"
 #include "support/manifest_builder.h"
@@ -33,6 +35,8 @@ typedef struct Fixture {
     TempDir dir;
     WalBuilder wal;
     bool damaged;
+    bool to_stdout; /* a backup that went there: its manifest is in base.tar */
+    unsigned jobs;
     /* What the last run told. */
     uint64_t told;
     char first[1024]; /* the first problem's message */
@@ -86,6 +90,48 @@ put_segment(Fixture *fixture, Buf *tar, Lsn start)
     tar_add(tar, &(TarMember){.name = name, .data = bytes.data, .size = bytes.len});
 }
 
+static void
+put_directories(Buf *tar)
+{
+    static const char *const names[] = {
+        "pg_commit_ts", "pg_logical/mappings", "pg_logical/snapshots", "pg_notify", "pg_replslot",
+        "pg_subtrans",  "pg_tblspc",           "pg_twophase"};
+
+    for (size_t i = 0; i < COUNT(names); i++)
+        tar_add(tar, &(TarMember){TAR_DIRECTORY(names[i])});
+}
+
+static void
+put_le(uint8_t *at, uint64_t value, size_t bytes)
+{
+    for (size_t i = 0; i < bytes; i++)
+        at[i] = (uint8_t)(value >> (8 * i));
+}
+
+/* A relation of one page, and a pg_control that says that its checksum counts. */
+static void
+put_pages(Buf *tar, ManifestBuilder *builder)
+{
+    uint8_t bytes[8192] = {0};
+
+    put_le(bytes + 14, 8192, 2);
+    put_le(bytes + 8, page_checksum(bytes, sizeof bytes, 0), 2);
+    tar_add(tar, &(TarMember){.name = "base/1/1260", .data = bytes, .size = sizeof bytes});
+    manifest_builder_file(builder, "base/1/1260", bytes, sizeof bytes, CHECKSUM_CRC32C);
+    memset(bytes, 0, sizeof bytes);
+    put_le(bytes, SYSTEM_ID, 8);
+    put_le(bytes + 8, 1800, 4);
+    put_le(bytes + 12, 202506291, 4);
+    put_le(bytes + 216, 8192, 4);
+    put_le(bytes + 220, 131072, 4);
+    put_le(bytes + 224, 8192, 4);
+    put_le(bytes + 228, SEGMENT_SIZE, 4);
+    put_le(bytes + 252, 1, 4);
+    put_le(bytes + 292, crc32c(0, bytes, 292), 4);
+    tar_add(tar, &(TarMember){.name = "global/pg_control", .data = bytes, .size = sizeof bytes});
+    manifest_builder_file(builder, "global/pg_control", bytes, sizeof bytes, CHECKSUM_CRC32C);
+}
+
 /* Two segments. The range begins within the first: its page header counts nevertheless. */
 static void
 put_wal(Fixture *fixture, Buf *tar, ManifestBuilder *builder)
@@ -112,26 +158,42 @@ put_wal(Fixture *fixture, Buf *tar, ManifestBuilder *builder)
 }
 
 static void
+put_manifest(Fixture *fixture, ManifestBuilder *builder, Buf *base)
+{
+    Buf text = BUF_INIT;
+
+    manifest_builder_finish(builder, &text);
+    if (fixture->to_stdout)
+        tar_add(base, &(TarMember){.name = "backup_manifest", .data = text.data, .size = text.len});
+    else
+        temp_dir_write(&fixture->dir, "data/backup_manifest", text.data, text.len);
+    buf_free(&text);
+}
+
+static void
 build(Fixture *fixture)
 {
     ManifestBuilder builder;
+    Buf base = BUF_INIT;
     Buf tar = BUF_INIT;
-    Buf text = BUF_INIT;
 
     temp_dir_mkdir(&fixture->dir, "data");
     manifest_builder_begin(&builder, 2, SYSTEM_ID);
-    put_member(&tar, &builder, "", "PG_VERSION", CHECKSUM_CRC32C);
-    put_member(&tar, &builder, "", "base/1/1259", CHECKSUM_SHA256);
-    put_archive(fixture, "base.tar.zst", &tar);
+    put_member(&base, &builder, "", "PG_VERSION", CHECKSUM_CRC32C);
+    put_member(&base, &builder, "", "base/1/1259", CHECKSUM_SHA256);
+    put_directories(&base);
+    put_pages(&base, &builder);
     put_member(&tar, &builder, "pg_tblspc/16385/", "PG_18_1/5/1", CHECKSUM_SHA224);
     put_archive(fixture, "16385.tar.lz4", &tar);
     put_member(&tar, &builder, "pg_tblspc/16386/", "PG_18_1/5/1", CHECKSUM_CRC32C);
     put_archive(fixture, "16386.tar", &tar);
     put_wal(fixture, &tar, &builder);
     put_archive(fixture, "pg_wal.tar.gz", &tar);
-    manifest_builder_finish(&builder, &text);
-    temp_dir_write(&fixture->dir, "data/backup_manifest", text.data, text.len);
-    buf_free(&text);
+    put_manifest(fixture, &builder, &base);
+    /* In one that is not compressed the manifest is looked for in another way. */
+    put_archive(fixture, fixture->to_stdout && fixture->damaged ? "base.tar" : "base.tar.zst",
+                &base);
+    buf_free(&base);
     buf_free(&tar);
 }
 
@@ -167,6 +229,7 @@ run(void *ctx, const FaultPlan *plan)
 {
     Fixture *fixture = ctx;
     const VerifyConfig config = {.directory = temp_dir_path(&fixture->dir, "data"),
+                                 .jobs = fixture->jobs,
                                  .problems = {.report = hear, .ctx = fixture}};
     uint64_t problems = 0;
     Error err = ERROR_INIT;
@@ -204,24 +267,28 @@ static const FaultPlan plans[] = {
     {.kind = FAULT_RESOURCE, .errnum = EIO, .least = 1},
 };
 
-static void
-test_good(void **state)
-{
-    fault_sweep(plans, COUNT(plans), run, *state);
-}
+/* A thread for each archive that is read. */
+static const FaultPlan thread_plans[] = {
+    {.kind = FAULT_THREAD, .errnum = EAGAIN, .least = 4},
+    {.kind = FAULT_THREAD, .errnum = EAGAIN, .lasting = true, .least = 4},
+};
 
 static void
-test_damaged(void **state)
+test_faults(void **state)
 {
-    fault_sweep(plans, COUNT(plans), run, *state);
+    Fixture *fixture = *state;
+
+    for (fixture->jobs = 1; fixture->jobs <= 2; fixture->jobs++)
+        fault_sweep(plans, COUNT(plans), run, fixture);
+    fault_sweep(thread_plans, COUNT(thread_plans), run, fixture);
 }
 
 static int
-setup(void **state, bool damaged)
+setup(void **state, bool damaged, bool to_stdout)
 {
     static Fixture fixture;
 
-    fixture = (Fixture){.damaged = damaged};
+    fixture = (Fixture){.damaged = damaged, .to_stdout = to_stdout};
     temp_dir_make(&fixture.dir);
     build(&fixture);
     *state = &fixture;
@@ -231,13 +298,25 @@ setup(void **state, bool damaged)
 static int
 setup_good(void **state)
 {
-    return setup(state, false);
+    return setup(state, false, false);
 }
 
 static int
 setup_damaged(void **state)
 {
-    return setup(state, true);
+    return setup(state, true, false);
+}
+
+static int
+setup_to_stdout(void **state)
+{
+    return setup(state, false, true);
+}
+
+static int
+setup_damaged_to_stdout(void **state)
+{
+    return setup(state, true, true);
 }
 
 static int
@@ -254,8 +333,10 @@ int
 main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_good, setup_good, teardown),
-        cmocka_unit_test_setup_teardown(test_damaged, setup_damaged, teardown),
+        cmocka_unit_test_setup_teardown(test_faults, setup_good, teardown),
+        cmocka_unit_test_setup_teardown(test_faults, setup_damaged, teardown),
+        cmocka_unit_test_setup_teardown(test_faults, setup_to_stdout, teardown),
+        cmocka_unit_test_setup_teardown(test_faults, setup_damaged_to_stdout, teardown),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -155,7 +155,8 @@ backup_peer_match(BackupPeer *peer)
     FakeBackup *fake = &peer->fake;
 
     fake->no_manifest |= options->manifest == MANIFEST_NO;
-    fake->no_look |= options->no_verify_checksums || options->target != NULL;
+    fake->no_look |=
+        (options->no_verify_checksums && !options->page_digests) || options->target != NULL;
     fake->elsewhere |= options->target != NULL;
     fake->uploads |= options->incremental != NULL;
     if (options->server_compression != NULL)

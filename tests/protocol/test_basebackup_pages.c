@@ -13,6 +13,8 @@
 #include <cmocka.h>
 
 #include "backup_peer.h"
+#include "common/crc32c.h"
+#include "manifest/page_digests.h"
 #include "peer.h"
 #include "pgformat/page.h"
 #include "support/tar_walk.h"
@@ -404,6 +406,143 @@ test_nothing_is_looked_at(void **state)
     }
 }
 
+/* ---- page digests ---- */
+
+/* They tell of all relation files that were sent: the table, and two that each server has. */
+static void
+assert_page_digests(BackupPeer *peer, const uint8_t *table, size_t pages)
+{
+    Error err = ERROR_INIT;
+    PageDigests *digests =
+        page_digests_open(temp_dir_path(&peer->dir, "target/backup_pages"), &err);
+    PageDigestFile file;
+    uint32_t crc;
+
+    if (digests == NULL)
+        fail_msg("%s", err.message);
+    assert_int_equal(page_digests_page_size(digests), PAGE);
+    assert_int_equal(page_digests_count(digests), 3);
+    assert_true(page_digests_find(digests, "base/1/1247", &file));
+    assert_true(page_digests_find(digests, "base/1/1248", &file));
+    assert_int_equal(file.size, 0);
+    assert_true(page_digests_find(digests, TABLE, &file));
+    assert_int_equal(file.size, pages * PAGE);
+    for (size_t i = 0; i < pages; i++) {
+        assert_true(page_digests_read(digests, &file, i, &crc, 1, &err));
+        assert_true(crc == crc32c(0, table + i * PAGE, PAGE));
+    }
+    page_digests_close(digests);
+    assert_false(temp_dir_exists(&peer->dir, "target/backup_pages.tmp"));
+    assert_int_equal(temp_dir_mode(&peer->dir, "target/backup_pages") & 07777, 0600);
+}
+
+static void
+test_page_digests(void **state)
+{
+    for (size_t i = 0; i < COUNT(both) * 4; i++) {
+        static const size_t pieces[] = {1000, 100000};
+        BackupPeer *peer = *state;
+        Table table = {.pages = 0};
+
+        start_again(peer, both[i % 2]);
+        peer->fake.piece = pieces[i / 2 % 2];
+        peer->options.page_digests = true;
+        peer->options.format = i < 4 ? FORMAT_PLAIN : FORMAT_TAR;
+        peer->options.sync = i % 2 == 0 ? SYNC_NONE : SYNC_FSYNC;
+        for (uint32_t block = 0; block < 8; block++)
+            (void)add_page(&table, block, 0x1000000 + block);
+        send_table(peer, 0, TABLE, &table);
+        backup_peer_run(peer);
+        backup_peer_assert_completed(peer);
+        assert_page_digests(peer, table.bytes, 8);
+        assert_true(temp_dir_exists(&peer->dir, "target/backup_manifest"));
+        /* The manifest's name says that all is there. */
+        assert_true(strstr(buf_text(&peer->told), "renaming backup_pages.tmp") <
+                    strstr(buf_text(&peer->told), "renaming backup_manifest.tmp"));
+        assert_non_null(strstr(backup_peer_told(peer, "completed "), " pages=8 bad=0"));
+    }
+}
+
+/* The server must be asked for the size of a page, but not to verify any. */
+static void
+test_page_digests_without_verifying(void **state)
+{
+    BackupPeer *peer = *state;
+    Table table = {.pages = 0};
+
+    start_again(peer, TYPED);
+    peer->options.page_digests = true;
+    peer->options.no_verify_checksums = true;
+    spoil(add_page(&table, 0, 0x1000000));
+    send_table(peer, 0, TABLE, &table);
+    backup_peer_run(peer);
+    backup_peer_assert_taken(peer);
+    assert_page_digests(peer, table.bytes, 1);
+    assert_null(strstr(backup_peer_told(peer, "completed "), "pages="));
+}
+
+/* It is kept, and with it what tells its pages. */
+static void
+test_page_digests_of_a_backup_with_bad_pages(void **state)
+{
+    for (size_t i = 0; i < 2; i++) {
+        BackupPeer *peer = *state;
+        Table table = {.pages = 0};
+
+        start_again(peer, TYPED);
+        peer->options.page_digests = true;
+        peer->options.format = i == 0 ? FORMAT_PLAIN : FORMAT_TAR;
+        (void)add_page(&table, 0, 0x1000000);
+        spoil(add_page(&table, 1, 0x1000000));
+        send_table(peer, 0, TABLE, &table);
+        backup_peer_run(peer);
+        assert_kept(peer);
+        assert_page_digests(peer, table.bytes, 2);
+    }
+}
+
+/* A backup that fails leaves nothing, or with --no-clean nothing under its name. */
+static void
+test_page_digests_of_a_backup_that_fails(void **state)
+{
+    for (size_t i = 0; i < 2; i++) {
+        BackupPeer *peer = *state;
+
+        start_again(peer, TYPED);
+        peer->options.page_digests = true;
+        peer->options.no_clean = i == 1;
+        fake_backup_listed(&peer->fake, "lost", "");
+        backup_peer_run(peer);
+        backup_peer_assert_error(peer, ERR_MISMATCH, "the backup as received");
+        assert_int_equal(temp_dir_exists(&peer->dir, "target/backup_pages.tmp"), i == 1);
+        assert_false(temp_dir_exists(&peer->dir, "target/backup_pages"));
+    }
+}
+
+/* What the server has under the file's name, left over from a restored backup. */
+static void
+test_page_digests_whose_name_is_taken(void **state)
+{
+    static const char *const names[] = {"backup_pages", "backup_pages.tmp"};
+
+    for (size_t i = 0; i < COUNT(names) * 3; i++) {
+        BackupPeer *peer = *state;
+        const char *name = names[i % 2];
+
+        start_again(peer, TYPED);
+        peer->options.page_digests = i < 4;
+        peer->options.format = i / 2 == 1 ? FORMAT_TAR : FORMAT_PLAIN;
+        fake_backup_file(&peer->fake, 0, name, "old");
+        backup_peer_run(peer);
+        if (i < 2) {
+            backup_peer_assert_failed_begins(peer, ERR_UNSUPPORTED,
+                                             "the server's data directory has a file");
+        } else {
+            backup_peer_assert_completed(peer);
+        }
+    }
+}
+
 #define PAGE_TEST(function) cmocka_unit_test_setup_teardown(function, set_up, backup_peer_tear_down)
 
 int
@@ -423,6 +562,11 @@ main(void)
         PAGE_TEST(test_bad_page_in_an_archive_without_manifest),
         PAGE_TEST(test_bad_page_on_standard_output),
         PAGE_TEST(test_nothing_is_looked_at),
+        PAGE_TEST(test_page_digests),
+        PAGE_TEST(test_page_digests_without_verifying),
+        PAGE_TEST(test_page_digests_of_a_backup_with_bad_pages),
+        PAGE_TEST(test_page_digests_of_a_backup_that_fails),
+        PAGE_TEST(test_page_digests_whose_name_is_taken),
     };
 
     peer_clean_environment();

@@ -773,8 +773,10 @@ test_compressed_and_damaged(void **state)
         backup_peer_assert_failed_begins(peer, peer->err.code, "");
         if (peer->err.code != ERR_MISMATCH) {
             assert_int_equal(peer->err.code, ERR_FORMAT);
+            /* Or what came out of it, which was looked at first. */
             (void)snprintf(part, sizeof part, "archive \"base.tar%s\"", compression_suffix(method));
-            if (strstr(peer->err.message, part) == NULL)
+            if (strstr(peer->err.message, part) == NULL &&
+                strstr(peer->err.message, "archive \"base.tar\"") == NULL)
                 fail_msg("\"%s\" does not name the archive", peer->err.message);
         }
     }

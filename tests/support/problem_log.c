@@ -12,7 +12,10 @@ static const char *const kinds[] = {
     [PROBLEM_SYSTEM_ID] = "SYSTEM_ID",
     [PROBLEM_CONTROL] = "CONTROL",
     [PROBLEM_PAGE] = "PAGE",
+    [PROBLEM_PAGE_CHANGED] = "PAGE_CHANGED",
     [PROBLEM_WAL] = "WAL",
+    [PROBLEM_DIRECTORY] = "DIRECTORY",
+    [PROBLEM_PAGE_DIGESTS] = "PAGE_DIGESTS",
 };
 
 static bool

@@ -295,7 +295,7 @@ test_one_line_on_a_terminal(void **state)
 
     (void)state;
     screen_open(&screen, PROGRESS_TEXT, false);
-    screen.display.terminal = true;
+    screen.display.line.terminal = true;
     show_waiting(&screen);
     assert_string_equal(shown(&screen), "waiting for checkpoint\r");
     show_progress(&screen, &progress);
@@ -345,7 +345,7 @@ test_messages_between_progress(void **state)
 
     (void)state;
     screen_open(&screen, PROGRESS_TEXT, true);
-    screen.display.terminal = true;
+    screen.display.line.terminal = true;
     show_progress(&screen, &half);
     (void)shown(&screen);
     show_note(&screen, "a step");
@@ -380,7 +380,7 @@ test_silent_notes_leave_progress_alone(void **state)
 
     (void)state;
     screen_open(&screen, PROGRESS_TEXT, false);
-    screen.display.terminal = true;
+    screen.display.line.terminal = true;
     show_progress(&screen, &half);
     (void)shown(&screen);
     show_note(&screen, "a step");
@@ -396,7 +396,7 @@ test_each_event_is_one_write(void **state)
 
     (void)state;
     screen_open(&screen, PROGRESS_JSON, false);
-    screen.display.terminal = true;
+    screen.display.line.terminal = true;
     show_waiting(&screen);
     assert_string_equal(shown(&screen), "{\"version\":1,\"event\":\"waiting\"}\n");
     assert_int_equal(writes, 1);
@@ -500,7 +500,7 @@ test_nobody_can_be_told(void **state)
         int file;
 
         screen_open(&screen, styles[i], true);
-        screen.display.terminal = true;
+        screen.display.line.terminal = true;
         file = screen.file;
         screen.file = open("/dev/full", O_WRONLY | O_CLOEXEC);
         assert_true(screen.file >= 0);
@@ -563,14 +563,14 @@ test_display_of_a_request(void **state)
     screen_off(&screen);
     assert_int_equal(screen.display.style, PROGRESS_JSON);
     assert_true(screen.display.verbose);
-    assert_false(screen.display.terminal);
+    assert_false(screen.display.line.terminal);
     assert_false(screen.display.failure_shown);
 
     (void)dup2(terminal, screen.file);
     screen_on(&screen);
     display_init(&screen.display, &request);
     screen_off(&screen);
-    assert_true(screen.display.terminal);
+    assert_true(screen.display.line.terminal);
     (void)close(screen.file);
     (void)close(terminal);
 }

@@ -15,6 +15,7 @@
 
 #include "stream/compression.h"
 #include "support/chunker.h"
+#include "support/compressed.h"
 #include "support/recorder.h"
 
 static const Archive base = {.name = "base.tar"};
@@ -486,6 +487,60 @@ test_frame_parameters(void **state)
     assert_int_equal(zstd.data[4] & 4, 4); /* the flag in the frame header's descriptor */
     buf_free(&zstd);
     buf_free(&lz4);
+}
+
+/* For those who know the content's size: as quick as possible, but at the levels that are slow. */
+static void
+test_frame_of_blocks(void **state)
+{
+    (void)state;
+    for (int level = 0; level <= 12; level++) {
+        const Compression quick = {
+            .method = COMPRESSION_LZ4, .level = level, .frame = COMPRESSION_FRAME_BLOCKS};
+        Buf lz4 = pack(&quick, span_of("content"), 7);
+        LZ4F_frameInfo_t info;
+        LZ4F_dctx *dctx;
+        size_t taken = lz4.len;
+
+        assert_false(LZ4F_isError(LZ4F_createDecompressionContext(&dctx, LZ4F_VERSION)));
+        assert_false(LZ4F_isError(LZ4F_getFrameInfo(dctx, &info, lz4.data, &taken)));
+        assert_int_equal(info.blockSizeID, LZ4F_max256KB);
+        assert_int_equal(info.blockMode, level < 3 ? LZ4F_blockIndependent : LZ4F_blockLinked);
+        assert_int_equal(info.blockChecksumFlag, LZ4F_blockChecksumEnabled);
+        assert_int_equal(info.contentChecksumFlag, LZ4F_noContentChecksum);
+        (void)LZ4F_freeDecompressionContext(dctx);
+        buf_free(&lz4);
+    }
+}
+
+/* Several blocks, of which some cannot be compressed; damage within one shows. */
+static void
+test_content_of_blocks(void **state)
+{
+    const Compression quick = {.method = COMPRESSION_LZ4, .frame = COMPRESSION_FRAME_BLOCKS};
+    Buf plain = make_noise(1000000, 7);
+    Span content = {.data = plain.data, .len = plain.len};
+    Buf whole;
+
+    (void)state;
+    memset(plain.data, 'a', 400000);
+    whole = pack(&quick, content, 0);
+    expect_one_lz4_frame((Span){.data = whole.data, .len = whole.len}, content);
+    expect_content(COMPRESSION_LZ4, (Span){.data = whole.data, .len = whole.len}, content);
+    for (size_t at = 100; at < whole.len; at += 150001) {
+        whole.data[at] ^= 1;
+        expect_damaged(COMPRESSION_LZ4, (Span){.data = whole.data, .len = whole.len}, NULL);
+        whole.data[at] ^= 1;
+    }
+    for (size_t piece = 1000; piece <= plain.len; piece *= 10) {
+        Buf again = pack(&quick, content, piece);
+
+        assert_int_equal(again.len, whole.len);
+        assert_memory_equal(again.data, whole.data, whole.len);
+        buf_free(&again);
+    }
+    buf_free(&whole);
+    buf_free(&plain);
 }
 
 /* ---- archives ---- */
@@ -1291,6 +1346,88 @@ test_damage_is_told(void **state)
     buf_free(&text);
 }
 
+/*
+ * Of a member that is damaged somewhere, or ends there, all goes on that is in front of it, however
+ * it is cut: no begin of a block of any of the methods is all ones.
+ */
+static void
+expect_all_in_front(CompressionMethod method, Span packed, Span plain)
+{
+    for (size_t i = 0; i < PIECES; i++) {
+        Recording recording = RECORDING_INIT;
+        Error err = ERROR_INIT;
+
+        assert_false(unpack(method, packed, pieces[i], &recording, &err));
+        assert_int_equal(err.code, ERR_FORMAT);
+        if (recording.bytes.len != plain.len)
+            fail_msg("%s, pieces of %zu, %zu of %zu: %s", compression_method_name(method),
+                     pieces[i], recording.bytes.len, plain.len, err.message);
+        assert_memory_equal(recording.bytes.data, plain.data, plain.len);
+        recording_free(&recording);
+    }
+}
+
+static void
+test_all_in_front_of_damage_goes_on(void **state)
+{
+    static const uint8_t ones[] = {0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF};
+    static const size_t sizes[] = {1, 1000, 128 * 1024, 700000};
+    Buf text = make_text(700000);
+
+    (void)state;
+    for (size_t m = 0; m < METHODS; m++) {
+        for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+            const Span plain = {.data = text.data, .len = sizes[i]};
+            Buf packed = compressed_open(methods[m], plain);
+
+            expect_all_in_front(methods[m], span(&packed), plain);
+            append(&packed, (Span){.data = ones, .len = sizeof ones});
+            expect_all_in_front(methods[m], span(&packed), plain);
+            buf_free(&packed);
+        }
+    }
+    buf_free(&text);
+}
+
+/* What is behind the last member is no member, but what was in it has gone on. */
+static void
+test_all_in_front_of_other_data_goes_on(void **state)
+{
+    Buf text = make_text(5000);
+
+    (void)state;
+    for (size_t m = 0; m < METHODS; m++) {
+        Buf packed = pack_standard(methods[m], span(&text));
+
+        append(&packed, span_of("garbage"));
+        expect_all_in_front(methods[m], span(&packed), span(&text));
+        buf_free(&packed);
+    }
+    buf_free(&text);
+}
+
+/* A stage behind it that fails for what was in front of the damage was first. */
+static void
+test_failure_in_front_of_damage_is_told(void **state)
+{
+    Buf text = make_text(5000);
+
+    (void)state;
+    for (size_t m = 0; m < METHODS; m++) {
+        Recording recording = RECORDING_INIT;
+        Error err = ERROR_INIT;
+        Buf packed = compressed_open(methods[m], span(&text));
+
+        append(&packed, span_of("\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF"));
+        recording.fail_at = 2; /* the first after the begin of the archive */
+        assert_false(unpack(methods[m], span(&packed), 0, &recording, &err));
+        assert_int_equal(err.code, ERR_SYSTEM);
+        recording_free(&recording);
+        buf_free(&packed);
+    }
+    buf_free(&text);
+}
+
 /* Also zeros, with which gzip itself would put up, and what begins like a member and is none. */
 static void
 test_data_behind_the_end(void **state)
@@ -1406,6 +1543,8 @@ main(void)
         cmocka_unit_test(test_level_matters),
         cmocka_unit_test(test_long_distance_matters),
         cmocka_unit_test(test_frame_parameters),
+        cmocka_unit_test(test_frame_of_blocks),
+        cmocka_unit_test(test_content_of_blocks),
         cmocka_unit_test(test_no_method_is_no_stage),
         cmocka_unit_test(test_no_next),
         cmocka_unit_test(test_many_archives),
@@ -1433,6 +1572,9 @@ main(void)
         cmocka_unit_test(test_cut_short_in_a_later_member),
         cmocka_unit_test(test_every_flipped_bit),
         cmocka_unit_test(test_damage_is_told),
+        cmocka_unit_test(test_all_in_front_of_damage_goes_on),
+        cmocka_unit_test(test_all_in_front_of_other_data_goes_on),
+        cmocka_unit_test(test_failure_in_front_of_damage_is_told),
         cmocka_unit_test(test_data_behind_the_end),
         cmocka_unit_test(test_failing_next),
         cmocka_unit_test(test_abandoned),

@@ -106,15 +106,17 @@ short_lengths_at_every_alignment(void **state)
     free(data);
 }
 
-/* The lanes begin at 3 * 4096 bytes. */
+/* Lanes have 4096 or 2728 bytes, and there are three of them. */
 static void
 lengths_around_the_lanes(void **state)
 {
+    static const size_t middles[] = {
+        3 * 2728, 3 * 4096, 3 * (4096 + 2728), 3 * 2 * 4096, 3 * (2 * 4096 + 2728), 3 * 3 * 4096};
     uint8_t *data = random_bytes();
 
     (void)state;
-    for (size_t lanes = 1; lanes <= 3; lanes++) {
-        size_t middle = lanes * 3 * 4096;
+    for (size_t i = 0; i < sizeof middles / sizeof middles[0]; i++) {
+        size_t middle = middles[i];
 
         for (size_t len = middle - 20; len <= middle + 20; len++) {
             for (size_t align = 0; align < 8; align += 3)
@@ -192,6 +194,53 @@ combined(void **state)
     free(data);
 }
 
+/* For many lengths, as combine does; and the pages of a file, one after the other. */
+static void
+joined_by_a_fixed_length(void **state)
+{
+    static const uint64_t lengths[] = {
+        0, 1, 7, 8, 511, 512, 1024, 2728, 4096, 8192, 32768, UINT64_C(1) << 30, UINT64_MAX};
+    uint32_t seed = 5;
+
+    (void)state;
+    for (size_t i = 0; i < sizeof lengths / sizeof lengths[0]; i++) {
+        Crc32cJoin join;
+
+        crc32c_join_init(&join, lengths[i]);
+        assert_true(crc32c_join(&join, 0, 0) == 0);
+        for (uint32_t bit = 0; bit < 32; bit++) {
+            uint32_t a = (uint32_t)1 << bit;
+
+            assert_true(crc32c_join(&join, a, 0) == crc32c_combine(a, 0, lengths[i]));
+        }
+        for (int n = 0; n < 200; n++) {
+            uint32_t a = next_random(&seed);
+            uint32_t b = next_random(&seed);
+
+            assert_true(crc32c_join(&join, a, b) == crc32c_combine(a, b, lengths[i]));
+        }
+    }
+}
+
+static void
+joined_pages_are_the_whole(void **state)
+{
+    uint8_t *data = random_bytes();
+
+    (void)state;
+    for (size_t page = 1024; page <= 8192; page *= 2) {
+        Crc32cJoin join;
+        uint32_t crc = 0;
+
+        crc32c_join_init(&join, page);
+        for (size_t at = 0; at < LARGE; at += page) {
+            crc = crc32c_join(&join, crc, crc32c(0, data + at, page));
+            assert_true(crc == crc_by_definition(data, at + page));
+        }
+    }
+    free(data);
+}
+
 /* Joining is associative, so lengths beyond any memory can be built by doubling. */
 static void
 combined_far_beyond_memory(void **state)
@@ -244,6 +293,8 @@ main(void)
         cmocka_unit_test(random_lengths_and_starts),
         cmocka_unit_test(continued),
         cmocka_unit_test(combined),
+        cmocka_unit_test(joined_by_a_fixed_length),
+        cmocka_unit_test(joined_pages_are_the_whole),
         cmocka_unit_test(combined_far_beyond_memory),
         cmocka_unit_test(every_bit_counts),
     };

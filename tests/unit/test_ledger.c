@@ -8,11 +8,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/crc32c.h"
 #include "support/chunker.h"
 #include "support/manifest_builder.h"
 #include "support/problem_log.h"
 #include "support/recorder.h"
 #include "support/tar_builder.h"
+#include "support/temp_dir.h"
 
 /* ---- a ledger, its stage and a manifest ---- */
 
@@ -466,6 +468,211 @@ test_many_files(void **state)
     free(long_path);
 }
 
+/* ---- page digests ---- */
+
+#define PAGE ((size_t)1024)
+
+typedef struct Paged {
+    TempDir dir;
+    PageDigestWriter *writer;
+    Fixture f;
+} Paged;
+
+/* A ledger whose stage writes page digests as well. */
+static void
+begin_paged(Paged *paged, ChecksumType type)
+{
+    Fixture *f = &paged->f;
+
+    temp_dir_make(&paged->dir);
+    *f = (Fixture){.recording = RECORDING_INIT, .log = PROBLEM_LOG_INIT, .err = ERROR_INIT};
+    paged->writer =
+        page_digest_writer_new(temp_dir_path(&paged->dir, PAGE_DIGESTS_NAME), 0600, PAGE, &f->err);
+    f->ledger = ledger_new(type, &f->err);
+    assert_true(paged->writer != NULL && f->ledger != NULL);
+    ledger_digest_pages(f->ledger, paged->writer);
+    f->sink = ledger_stage_new(f->ledger, recorder_new(&f->recording, &f->err), &f->err);
+    assert_non_null(f->sink);
+    manifest_builder_begin(&f->builder, 2, 7);
+}
+
+static PageDigests *
+written(Paged *paged)
+{
+    PageDigests *digests;
+
+    assert_true(page_digest_writer_finish(paged->writer, false, &paged->f.err));
+    digests = page_digests_open(temp_dir_path(&paged->dir, PAGE_DIGESTS_NAME), &paged->f.err);
+    assert_non_null(digests);
+    return digests;
+}
+
+static void
+end_paged(Paged *paged)
+{
+    end(&paged->f);
+    page_digest_writer_free(paged->writer);
+    temp_dir_remove(&paged->dir);
+}
+
+static void
+assert_pages(const PageDigests *digests, const char *path, const char *content)
+{
+    size_t size = strlen(content);
+    PageDigestFile file;
+    Error err = ERROR_INIT;
+    uint32_t crc;
+
+    assert_true(page_digests_find(digests, path, &file));
+    assert_int_equal(file.size, size);
+    for (size_t at = 0; at < size; at += PAGE) {
+        size_t len = size - at < PAGE ? size - at : PAGE;
+
+        assert_true(page_digests_read(digests, &file, at / PAGE, &crc, 1, &err));
+        assert_true(crc == crc32c(0, content + at, len));
+    }
+    assert_true(page_digests_file_crc(digests, &file, &crc, &err));
+    assert_true(crc == crc32c(0, content, size));
+}
+
+/* `size` letters. */
+static char *
+letters(size_t size)
+{
+    char *text = malloc(size + 1);
+
+    assert_non_null(text);
+    for (size_t i = 0; i < size; i++)
+        text[i] = (char)('a' + (i * 7 + i / PAGE) % 26);
+    text[size] = '\0';
+    return text;
+}
+
+/* Whatever the manifest's checksums are, and however the bytes come. */
+static void
+test_pages_of_relation_files(void **state)
+{
+    static const ChecksumType types[] = {CHECKSUM_CRC32C, CHECKSUM_SHA256, CHECKSUM_NONE};
+    static const size_t pieces[] = {1, 511, 1024, 1025, 100000};
+
+    (void)state;
+    for (size_t i = 0; i < 3 * sizeof pieces / sizeof pieces[0]; i++) {
+        const ChecksumType type = types[i % 3];
+        char *even = letters(3 * PAGE);
+        char *odd = letters(2 * PAGE + 100);
+        Buf tar = BUF_INIT;
+        PageDigests *digests;
+        PageDigestFile none;
+        Paged paged;
+        Fixture *f = &paged.f;
+
+        begin_paged(&paged, type);
+        tar_add(&tar,
+                &(TarMember){.name = "PG_18_202506291/5/16400", .data = odd, .size = strlen(odd)});
+        tar_end(&tar);
+        f->sink = tar_reader_new(f->sink, TAR_END_REQUIRED, &f->err);
+        assert_true(chunk_archive(f->sink, &(Archive){.name = "7.tar", .tablespace = 7},
+                                  tar_span(&tar), pieces[i / 3], &f->err));
+        buf_free(&tar);
+        tar_add(&tar, &(TarMember){.name = "base/5/1259", .data = even, .size = strlen(even)});
+        tar_add(&tar, &(TarMember){TAR_FILE("base/5/PG_VERSION", "18\n")});
+        tar_add(&tar, &(TarMember){TAR_FILE("base/5/1259_fsm", "")});
+        tar_add(&tar,
+                &(TarMember){.name = "global/INCREMENTAL.1262", .data = odd, .size = strlen(odd)});
+        tar_end(&tar);
+        assert_true(chunk_archive(f->sink, &(Archive){.name = "base.tar"}, tar_span(&tar),
+                                  pieces[i / 3], &f->err));
+        buf_free(&tar);
+        listed(f, "pg_tblspc/7/PG_18_202506291/5/16400", odd, type);
+        listed(f, "base/5/1259", even, type);
+        listed(f, "base/5/PG_VERSION", "18\n", type);
+        listed(f, "base/5/1259_fsm", "", type);
+        listed(f, "global/INCREMENTAL.1262", odd, type);
+        assert_string_equal(compare(f, 0), "");
+
+        digests = written(&paged);
+        assert_int_equal(page_digests_count(digests), 4);
+        assert_pages(digests, "pg_tblspc/7/PG_18_202506291/5/16400", odd);
+        assert_pages(digests, "base/5/1259", even);
+        assert_pages(digests, "base/5/1259_fsm", "");
+        assert_pages(digests, "global/INCREMENTAL.1262", odd);
+        assert_false(page_digests_find(digests, "base/5/PG_VERSION", &none));
+        page_digests_close(digests);
+        end_paged(&paged);
+        free(even);
+        free(odd);
+    }
+}
+
+/* The file's checksum, which is made of those of its pages, tells of every change. */
+static void
+test_changed_page_is_found_by_the_comparison(void **state)
+{
+    char *content = letters(3 * PAGE + 7);
+    Paged paged;
+    Fixture *f = &paged.f;
+
+    (void)state;
+    begin_paged(&paged, CHECKSUM_CRC32C);
+    listed(f, "base/5/1259", content, CHECKSUM_CRC32C);
+    content[2 * PAGE]++;
+    archive(f, "base.tar", 0);
+    file(f, "base/5/1259", content);
+    archive_end(f);
+    assert_string_equal(compare(f, 0), "CHECKSUM base/5/1259: checksum mismatch for file "
+                                       "\"base/5/1259\"\n");
+    end_paged(&paged);
+    free(content);
+}
+
+/* What follows one that was cut short is digested all the same. */
+static void
+test_pages_of_a_file_cut_short(void **state)
+{
+    char *content = letters(PAGE);
+    PageDigests *digests;
+    PageDigestFile file_info;
+    Paged paged;
+    Fixture *f = &paged.f;
+
+    (void)state;
+    begin_paged(&paged, CHECKSUM_CRC32C);
+    archive(f, "base.tar", 0);
+    assert_true(
+        sink_entry_begin(f->sink, &(Entry){.path = "base/5/1", .size = 3 * PAGE + 1}, &f->err));
+    assert_true(sink_data(f->sink, span_of("abc"), &f->err));
+    assert_true(sink_entry_end(f->sink, false, &f->err));
+    file(f, "base/5/2", content);
+    archive_end(f);
+    listed(f, "base/5/1", "abc", CHECKSUM_CRC32C);
+    listed(f, "base/5/2", content, CHECKSUM_CRC32C);
+    /* With the size and the checksum of what came. */
+    assert_string_equal(compare(f, 0), "");
+    digests = written(&paged);
+    assert_true(page_digests_find(digests, "base/5/1", &file_info));
+    assert_int_equal(file_info.size, 3 * PAGE + 1);
+    assert_pages(digests, "base/5/2", content);
+    page_digests_close(digests);
+    end_paged(&paged);
+    free(content);
+}
+
+static void
+test_page_digests_that_cannot_be_written(void **state)
+{
+    Paged paged;
+    Fixture *f = &paged.f;
+
+    (void)state;
+    begin_paged(&paged, CHECKSUM_CRC32C);
+    /* Somebody else has begun a file there. */
+    assert_true(page_digest_writer_begin(paged.writer, "base/5/0", 1, &f->err));
+    archive(f, "base.tar", 0);
+    assert_false(sink_entry_begin(f->sink, &(Entry){.path = "base/5/1", .size = 1}, &f->err));
+    assert_int_equal(f->err.code, ERR_BUG);
+    end_paged(&paged);
+}
+
 int
 main(void)
 {
@@ -484,6 +691,10 @@ main(void)
         cmocka_unit_test(test_sink_ends_the_comparison),
         cmocka_unit_test(test_pieces_do_not_matter),
         cmocka_unit_test(test_many_files),
+        cmocka_unit_test(test_pages_of_relation_files),
+        cmocka_unit_test(test_changed_page_is_found_by_the_comparison),
+        cmocka_unit_test(test_pages_of_a_file_cut_short),
+        cmocka_unit_test(test_page_digests_that_cannot_be_written),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

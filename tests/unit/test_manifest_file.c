@@ -286,7 +286,7 @@ test_guard_refuses_the_names(void **state)
     for (size_t i = 0; i < COUNT(cases); i++) {
         Recording recording = RECORDING_INIT;
         Error err = ERROR_INIT;
-        Sink *sink = manifest_guard_new(recorder_new(&recording, &err), &err);
+        Sink *sink = manifest_guard_new(recorder_new(&recording, &err), GUARD_MANIFEST, &err);
         char message[200];
 
         assert_non_null(sink);
@@ -342,7 +342,7 @@ test_guard_lets_all_else_pass(void **state)
     for (size_t i = 0; i < COUNT(cases); i++) {
         Recording recording = RECORDING_INIT;
         Error err = ERROR_INIT;
-        Sink *sink = manifest_guard_new(recorder_new(&recording, &err), &err);
+        Sink *sink = manifest_guard_new(recorder_new(&recording, &err), GUARD_MANIFEST, &err);
 
         assert_non_null(sink);
         assert_true(push_entry(sink, cases[i].tablespace, ENTRY_FILE, cases[i].path, &err));
@@ -353,13 +353,39 @@ test_guard_lets_all_else_pass(void **state)
     }
 }
 
+/* Where those are written, and nowhere else. */
+static void
+test_guard_of_page_digests(void **state)
+{
+    static const char *const paths[] = {"backup_pages", "backup_pages.tmp", "backup_pages/a",
+                                        "backup_manifest", "backup_bad_pages"};
+
+    (void)state;
+    for (size_t i = 0; i < COUNT(paths); i++) {
+        for (int too = 0; too <= 1; too++) {
+            Recording recording = RECORDING_INIT;
+            Error err = ERROR_INIT;
+            Sink *sink =
+                manifest_guard_new(recorder_new(&recording, &err),
+                                   too != 0 ? GUARD_PAGE_DIGESTS_TOO : GUARD_MANIFEST, &err);
+
+            assert_non_null(sink);
+            assert_int_equal(push_entry(sink, 0, ENTRY_FILE, paths[i], &err), too == 0 && i < 3);
+            sink_free(sink);
+            recording_free(&recording);
+            if (err.code != ERR_NONE)
+                assert_int_equal(err.code, ERR_UNSUPPORTED);
+        }
+    }
+}
+
 static void
 test_guard_of_nothing(void **state)
 {
     Error err = ERROR_INIT;
 
     (void)state;
-    assert_null(manifest_guard_new(NULL, &err));
+    assert_null(manifest_guard_new(NULL, GUARD_MANIFEST, &err));
     assert_int_equal(err.code, ERR_NONE);
 }
 
@@ -576,6 +602,7 @@ main(void)
         MANIFEST_TEST(test_garbage_is_noticed_at_once),
         cmocka_unit_test(test_guard_refuses_the_names),
         cmocka_unit_test(test_guard_lets_all_else_pass),
+        cmocka_unit_test(test_guard_of_page_digests),
         cmocka_unit_test(test_guard_of_nothing),
         MANIFEST_TEST(test_injected_as_the_last_entry),
         MANIFEST_TEST(test_kept_in_memory_as_it_came),

@@ -96,6 +96,31 @@ test_without_checks(void **state)
     assert_false(plan.page_check);
 }
 
+static void
+test_page_digests(void **state)
+{
+    BackupOptions options = {.directory = "/b", .manifest = MANIFEST_YES};
+
+    (void)state;
+    assert_false(plan_of(&options, 18).page_digests);
+    options.page_digests = true;
+    assert_true(plan_of(&options, 18).page_digests);
+    options.no_verify_checksums = true;
+    assert_true(plan_of(&options, 13).page_digests);
+    options.format = FORMAT_TAR;
+    assert_true(plan_of(&options, 18).page_digests);
+    for (int major = SERVER_MAJOR_MIN; major < 13; major++)
+        assert_refused(&options, major, ERR_UNSUPPORTED,
+                       "server does not make the manifest without which page digests are of no "
+                       "use",
+                       "The server's version is 14.3; this needs version 13 or later.");
+    /* Nothing to put them beside: the command line refuses these. */
+    options.directory = "-";
+    assert_false(plan_of(&options, 18).page_digests);
+    options.manifest = MANIFEST_NO;
+    assert_false(plan_of(&options, 18).page_digests);
+}
+
 /* "-" is a directory's name unless archives are asked for. */
 static void
 test_standard_output(void **state)
@@ -261,6 +286,7 @@ main(void)
         cmocka_unit_test(test_plain),
         cmocka_unit_test(test_by_version),
         cmocka_unit_test(test_without_checks),
+        cmocka_unit_test(test_page_digests),
         cmocka_unit_test(test_standard_output),
         cmocka_unit_test(test_only_one_archive_fits_into_standard_output),
         cmocka_unit_test(test_compression),

@@ -185,7 +185,10 @@ test_problems(void **state)
         {PROBLEM_SYSTEM_ID, "system_identifier"},
         {PROBLEM_CONTROL, "control_file"},
         {PROBLEM_PAGE, "page"},
+        {PROBLEM_PAGE_CHANGED, "page_changed"},
         {PROBLEM_WAL, "wal"},
+        {PROBLEM_DIRECTORY, "missing_directory"},
+        {PROBLEM_PAGE_DIGESTS, "page_digests"},
     };
     Error err = ERROR_INIT;
 

@@ -12,6 +12,7 @@
 #include <cmocka.h>
 
 #include "cmd/progress_text.h"
+#include "cmd/terminal_line.h"
 
 #define KB ((uint64_t)1024)
 #define MB (KB * 1024)

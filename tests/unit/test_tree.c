@@ -92,6 +92,8 @@ typedef struct Walk {
     TempDir dir;
     PathSet ignore;
     Buf text;
+    bool directories; /* are items, too */
+    const char *skip; /* the directory that is not wanted; NULL: all are */
     size_t items;
     size_t enough_at; /* end the walk at this item (from 1); 0: not */
     size_t fail_at;
@@ -125,12 +127,12 @@ static TreeNext
 note(void *ctx, const TreeItem *item, Error *err)
 {
     Walk *walk = ctx;
-    static const char *const names[] = {[TREE_FILE] = "file",
-                                        [TREE_ODD] = "odd",
-                                        [TREE_NO_STAT] = "no stat",
-                                        [TREE_NO_OPEN] = "no open",
-                                        [TREE_NO_READ] = "no read"};
+    static const char *const names[] = {
+        [TREE_FILE] = "file",       [TREE_ODD] = "odd",         [TREE_NO_STAT] = "no stat",
+        [TREE_NO_OPEN] = "no open", [TREE_NO_READ] = "no read", [TREE_DIRECTORY] = "directory"};
 
+    if (item->what == TREE_DIRECTORY && !walk->directories)
+        return TREE_GO_ON;
     walk->items++;
     assert_true(buf_printf(&walk->text, err, "%s %s", names[item->what],
                            strlen(item->path) > 100 ? "(long)" : item->path));
@@ -143,6 +145,8 @@ note(void *ctx, const TreeItem *item, Error *err)
         (void)error_set(err, ERR_MEMORY, "that is it");
         return TREE_FAILED;
     }
+    if (walk->skip != NULL && strcmp(item->path, walk->skip) == 0)
+        return TREE_SKIP;
     return walk->items == walk->enough_at ? TREE_ENOUGH : TREE_GO_ON;
 }
 
@@ -224,6 +228,60 @@ test_ignored_is_not_looked_at(void **state)
     path_set_sort(&walk->ignore);
     assert_true(run(walk, walk->dir.path));
     assert_string_equal(buf_text(&walk->text), "file a/keep 1\nfile b/pg_wal/x 1\n");
+}
+
+/* Before what is in them; the links that are followed among them. */
+static void
+test_directories(void **state)
+{
+    Walk *walk = *state;
+
+    put(walk, "data/a/b/c", 3);
+    put(walk, "data/a.x", 1);
+    temp_dir_mkdir(&walk->dir, "data/empty");
+    temp_dir_mkdir(&walk->dir, "outside");
+    put_link(walk, "../outside", "data/pg_wal");
+    walk->directories = true;
+    assert_true(run(walk, temp_dir_path(&walk->dir, "data")));
+    assert_string_equal(buf_text(&walk->text), "directory a\n"
+                                               "directory a/b\n"
+                                               "file a/b/c 3\n"
+                                               "file a.x 1\n"
+                                               "directory empty\n"
+                                               "directory pg_wal\n");
+}
+
+static void
+test_directory_that_is_not_wanted(void **state)
+{
+    Walk *walk = *state;
+
+    put(walk, "a/b/c", 3);
+    put(walk, "a/d", 1);
+    put(walk, "b/b", 2);
+    walk->directories = true;
+    walk->skip = "a/b";
+    assert_true(run(walk, walk->dir.path));
+    assert_string_equal(buf_text(&walk->text), "directory a\n"
+                                               "directory a/b\n"
+                                               "file a/d 1\n"
+                                               "directory b\n"
+                                               "file b/b 2\n");
+}
+
+static void
+test_walk_ends_at_a_directory(void **state)
+{
+    Walk *walk = *state;
+
+    put(walk, "a/b", 3);
+    walk->directories = true;
+    walk->enough_at = 1;
+    assert_true(run(walk, walk->dir.path));
+    assert_string_equal(buf_text(&walk->text), "directory a\n");
+    walk->enough_at = 0;
+    walk->fail_at = 2;
+    assert_false(run(walk, walk->dir.path));
 }
 
 static void
@@ -444,6 +502,9 @@ main(void)
         cmocka_unit_test(test_set_with_high_bytes_and_doubles),
         WALK_TEST(test_order_is_that_of_the_names),
         WALK_TEST(test_ignored_is_not_looked_at),
+        WALK_TEST(test_directories),
+        WALK_TEST(test_directory_that_is_not_wanted),
+        WALK_TEST(test_walk_ends_at_a_directory),
         WALK_TEST(test_tablespace_links_are_followed),
         WALK_TEST(test_other_links_are_not_followed),
         WALK_TEST(test_link_below_a_tablespace_is_not_followed),

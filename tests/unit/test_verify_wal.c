@@ -559,6 +559,22 @@ test_damaged_first_page_header(void **state)
                    "1048576");
 }
 
+/* The pages of a range that begins behind the first page of its segment are like that one. */
+static void
+test_first_page_of_another_version(void **state)
+{
+    Fixture *f = *state;
+    char reason[96];
+
+    five_segments(f);
+    assert_true(f->range.start % (1 * MIB) > WAL_PAGE_SIZE);
+    *wal_builder_at(&f->wal, 3 * MIB) = 0x16; /* of 17; the others are of 15 */
+    write_segment(f, 1, 3 * MIB);
+    (void)snprintf(reason, sizeof reason,
+                   " in segment \"000000010000000000000003\": magic number is D110, expected D116");
+    assert_problem(f, f->range.start / WAL_PAGE_SIZE * WAL_PAGE_SIZE, reason);
+}
+
 /* Without a word from its header the size of the file counts, not that it has a fitting name. */
 static void
 test_damaged_first_header_with_larger_segments(void **state)
@@ -688,6 +704,7 @@ main(void)
         TEST(test_segment_of_another_size),
         TEST(test_segment_that_is_no_file),
         TEST(test_damaged_first_page_header),
+        TEST(test_first_page_of_another_version),
         TEST(test_damaged_first_header_with_larger_segments),
         TEST(test_recycled_segments_do_not_tell_the_size),
         TEST(test_system_identifier),

@@ -26,7 +26,8 @@ typedef struct Fixture {
     WalScan *scan;
     Recording recording;
     Sink *stage;
-    size_t piece; /* the bytes come in pieces of this size */
+    size_t piece;       /* the bytes come in pieces of this size */
+    uint64_t system_id; /* that is known at the end */
     ProblemLog log;
     Error err;
 } Fixture;
@@ -178,7 +179,7 @@ result(Fixture *f)
 
     buf_clear(&f->log.text);
     f->log.count = 0;
-    assert_true(wal_scan_report(f->scan, &reporter, &f->err));
+    assert_true(wal_scan_report(f->scan, f->system_id, &reporter, &f->err));
     assert_int_equal(reporter.count, f->log.count);
     reporter_free(&reporter);
     return problem_log_text(&f->log);
@@ -410,6 +411,55 @@ test_unknown_system(void **state)
     manifest_builder_begin(&f->builder, 2, SYSTEM_ID + 1);
     one_range(f, start, f->wal.end);
     assert_non_null(strstr(scan_all(f), "system identifier is 4711, expected 4712"));
+}
+
+/* What pg_control says, at the end of the archive. */
+static void
+test_system_that_is_known_at_the_end(void **state)
+{
+    Fixture *f = *state;
+    Lsn start = wal_builder_record(&f->wal, 10, 0, 300);
+
+    (void)wal_builder_record(&f->wal, 10, 0, 300);
+    manifest_builder_free(&f->builder);
+    manifest_builder_begin(&f->builder, 1, 0);
+    one_range(f, start, f->wal.end);
+    f->system_id = SYSTEM_ID;
+    assert_string_equal(scan_all(f), "");
+    f->system_id = SYSTEM_ID + 1;
+    assert_non_null(strstr(scan_all(f), "system identifier is 4711, expected 4712"));
+    assert_int_equal(f->log.count, 1);
+}
+
+/* The pages of a range that begins behind the first page of its segment are like that one. */
+static void
+test_first_page_of_another_version(void **state)
+{
+    static const size_t pieces[] = {1000000, 8192, 1001, 7};
+    Fixture *f = *state;
+
+    five_segments(f);
+    *wal_builder_at(&f->wal, 3 * MIB) = 0x16; /* 0xD116: 17, not 18 */
+    for (size_t i = 0; i < sizeof pieces / sizeof pieces[0]; i++) {
+        f->piece = pieces[i];
+        scan_begin(f);
+        push_segments(f);
+        assert_non_null(strstr(result(f), "magic number is D118, expected D116"));
+    }
+}
+
+static void
+test_first_page_of_another_cluster(void **state)
+{
+    Fixture *f = *state;
+
+    manifest_builder_free(&f->builder);
+    manifest_builder_begin(&f->builder, 1, 0);
+    five_segments(f);
+    *wal_builder_at(&f->wal, 3 * MIB + 24) ^= 1;
+    scan_begin(f);
+    push_segments(f);
+    assert_non_null(strstr(result(f), "system identifier is 4711, expected 4710"));
 }
 
 static void
@@ -649,6 +699,9 @@ main(void)
         TEST(test_last_record_goes_into_the_next_segment),
         TEST(test_timelines),
         TEST(test_unknown_system),
+        TEST(test_system_that_is_known_at_the_end),
+        TEST(test_first_page_of_another_version),
+        TEST(test_first_page_of_another_cluster),
         TEST(test_prefix),
         TEST(test_any_flipped_byte_is_found),
         TEST(test_header_of_the_first_segment),

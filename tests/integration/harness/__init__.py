@@ -10,6 +10,9 @@
     wire.py        what a server sent, from the bytes of a connection
     damage.py      a catalogue of damaged backups with the stock verifier's verdict on each
     tardamage.py   the same in tar format
+    specimen.py    a backup that is damaged and made whole again, without copying it
+    faults.py      verbs for tables of what can go wrong with it
+    walrecords.py  where in its segments WAL has its pages and records
     filesystem.py  a file system that is soon full
     terminal.py    a program at a terminal, where a person types
     wal.py         WAL archives: what a directory of WAL holds

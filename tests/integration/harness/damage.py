@@ -259,7 +259,7 @@ def _crc32c_of_byte(byte):
 CRC32C_TABLE = [_crc32c_of_byte(byte) for byte in range(256)]
 
 
-def _crc32c(data):
+def crc32c(data):
     crc = 0xFFFFFFFF
     for byte in data:
         crc = (crc >> 8) ^ CRC32C_TABLE[(crc ^ byte) & 0xFF]
@@ -275,14 +275,14 @@ def control_file_of_another_cluster(backup):
     data = bytearray(path.read_bytes())
     crc_offset = _control_crc_offset(data)
     data[0] ^= 0xFF  # in the system identifier
-    struct.pack_into("<I", data, crc_offset, _crc32c(data[:crc_offset]))
+    struct.pack_into("<I", data, crc_offset, crc32c(data[:crc_offset]))
     path.write_bytes(data)
 
 
 def _control_crc_offset(data):
     """The CRC stands behind the last field; where that is depends on the version."""
     for offset in range(200, 512, 4):
-        if struct.unpack_from("<I", data, offset)[0] == _crc32c(data[:offset]):
+        if struct.unpack_from("<I", data, offset)[0] == crc32c(data[:offset]):
             return offset
     raise LookupError("no CRC in pg_control")
 
@@ -306,8 +306,8 @@ def _read_manifest(backup):
     return json.loads(_manifest_path(backup).read_text())
 
 
-def _write_manifest(backup, manifest):
-    """Writes a manifest with the right checksum of itself, whatever it holds."""
+def manifest_text(manifest):
+    """A manifest with the right checksum of itself, whatever it holds."""
     members = [
         f"{json.dumps(key)}: {json.dumps(value, ensure_ascii=False)},\n"
         for key, value in manifest.items()
@@ -315,14 +315,14 @@ def _write_manifest(backup, manifest):
     ]
     body = "{ " + "".join(members)
     checksum = hashlib.sha256(body.encode()).hexdigest()
-    _manifest_path(backup).write_text(f'{body}"Manifest-Checksum": "{checksum}"}}\n')
+    return f'{body}"Manifest-Checksum": "{checksum}"}}\n'
 
 
 @contextlib.contextmanager
 def _edited_manifest(backup):
     manifest = _read_manifest(backup)
     yield manifest
-    _write_manifest(backup, manifest)
+    _manifest_path(backup).write_text(manifest_text(manifest))
 
 
 def _table_entry(manifest):
@@ -334,7 +334,7 @@ def _table_entry(manifest):
 def _renew_checksum(backup, path):
     with _edited_manifest(backup) as manifest:
         [entry] = [entry for entry in manifest["Files"] if entry["Path"] == path]
-        crc = _crc32c((backup / path).read_bytes())
+        crc = crc32c((backup / path).read_bytes())
         entry.update({"Checksum-Algorithm": "CRC32C", "Checksum": struct.pack("<I", crc).hex()})
 
 
