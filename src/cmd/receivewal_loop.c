@@ -102,6 +102,8 @@ make_chain(Stream *stream, const ReceiveRequest *request, const StreamPlan *plan
         .durable = request->no_sync ? NULL : &stream->durable,
         .written = &stream->written,
         .set_aside = warn_set_aside,
+        .finished = show_segment,
+        .ctx = (void *)(uintptr_t)request,
     };
     const HandoffConfig handoff = {
         .block_size = WRITE_SIZE,
@@ -149,9 +151,7 @@ make_receiver(Stream *stream, const Loop *loop, Conn *conn, const StreamPlan *pl
         .stop_at = request->end == LSN_INVALID ? LSN_INVALID : request->end + 1,
         .on_failure = WAL_FAILURE_KEEP,
         .stop = loop->stop,
-        .observer = {.segment_finished = show_segment,
-                     .timeline_switched = show_switch,
-                     .ctx = (void *)(uintptr_t)request},
+        .observer = {.timeline_switched = show_switch, .ctx = (void *)(uintptr_t)request},
     };
 
     config.sink = make_chain(stream, request, plan, &config.handoff, err);

@@ -4,8 +4,8 @@
  *   written --sync--> synced --prepare--> ready --publish--> gone
  *
  * Once it is synced, it is safe: a FLUSH need not wait for more. A segment that is compressed is
- * not synced before, for its own file is not to last; but a FLUSH does it. The work itself is
- * segment_job.c's.
+ * not synced before, for its own file is not to last, and may not even have one: but a FLUSH makes
+ * it and syncs it, while others compress it. The work itself is segment_job.c's.
  *
  * The segments are in a ring, in the order in which they came. Threads take steps: publishing comes
  * first, by one thread at a time and from the front on, all that is ready at once, so that several
@@ -14,7 +14,11 @@
  * compressing.
  *
  * A slot of the ring belongs to the thread that takes its step; only `stage` is shared, with the
- * mutex. The first failure ends all steps; the segments stay what they are.
+ * mutex; and a segment's file, as long as it is held, belongs to the FLUSH. The first failure ends
+ * all steps; the segments stay what they are.
+ *
+ * The memory of segments goes round: it is lent, comes with a segment, and is free again when that
+ * has its name. New memory costs a page fault for each of its pages, as much as copying into it.
  */
 #include <stdlib.h>
 #include <unistd.h>
@@ -27,6 +31,9 @@
 
 /* One of them can go on while the other waits for the disk. */
 #define THREADS_PLAIN ((size_t)2)
+
+/* One for each thread, one that is being gathered, and one that is about to get its name. */
+#define MEMORY_MAX (THREADS_MAX + 2)
 
 typedef enum JobStage {
     JOB_WRITTEN,
@@ -42,9 +49,9 @@ typedef enum RoomStage { ROOM_NONE, ROOM_WANTED, ROOM_MAKING, ROOM_READY, ROOM_F
 typedef struct Job {
     SegmentJob work;
     JobStage stage;
-    bool unsynced; /* begins as JOB_SYNCED, but is safe only when it is published, or synced for a
-                    * FLUSH that does not wait for that */
-    bool held;     /* by the thread that does so: not to be freed meanwhile */
+    bool unsynced; /* begins as JOB_SYNCED, but is safe only when its name is on disk, or when it
+                    * was synced for a FLUSH that does not wait for that */
+    bool held;     /* by the thread that does so: its file is not to be removed meanwhile */
 } Job;
 
 typedef struct Worker {
@@ -66,7 +73,11 @@ struct Completion {
     size_t count;
     bool publishing; /* a thread is at it */
     RoomStage room_stage;
-    int room;           /* ROOM_READY: the file; otherwise -1 */
+    int room;                    /* ROOM_READY: the file; otherwise -1 */
+    uint8_t *memory[MEMORY_MAX]; /* what is free of it: */
+    size_t memory_free;
+    size_t memory_made;
+    size_t memory_max;  /* 0: segments are not gathered */
     bool failed;        /* then: */
     Error failure;      /* the first one */
     atomic_bool ending; /* no more steps: a failure, or the end */
@@ -78,6 +89,20 @@ static Job *
 job_at(Completion *completion, size_t index)
 {
     return &completion->jobs[(completion->first + index) % COMPLETION_QUEUE];
+}
+
+/* Their names are on disk: no FLUSH makes their files any more, and none is at it. */
+static void
+note_safe(Completion *completion, size_t count)
+{
+    (void)pthread_mutex_lock(&completion->mutex);
+    for (size_t i = 0; i < count; i++) {
+        while (job_at(completion, i)->held)
+            (void)pthread_cond_wait(&completion->moved, &completion->mutex);
+        job_at(completion, i)->unsynced = false;
+    }
+    (void)pthread_cond_broadcast(&completion->moved);
+    (void)pthread_mutex_unlock(&completion->mutex);
 }
 
 /* The first `count` jobs; `first` does not move meanwhile. */
@@ -92,6 +117,7 @@ publish(Completion *completion, size_t count, Error *err)
     }
     if (!wal_dir_sync_names(config, err))
         return false;
+    note_safe(completion, count);
     for (size_t i = 0; i < count; i++) {
         if (!segment_job_conclude(&job_at(completion, i)->work, config, err))
             return false;
@@ -152,20 +178,35 @@ take_step(Completion *completion)
     return step;
 }
 
+static void
+free_memory(Completion *completion, uint8_t *bytes)
+{
+    if (bytes != NULL)
+        completion->memory[completion->memory_free++] = bytes;
+}
+
+/* The first `count` jobs have left the ring. */
+static void
+note_published(Completion *completion, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        SegmentJob *work = &job_at(completion, i)->work;
+
+        free_memory(completion, work->segment.bytes);
+        segment_job_free(work);
+    }
+    completion->publishing = false;
+    completion->first = (completion->first + count) % COMPLETION_QUEUE;
+    completion->count -= count;
+}
+
 /* The step was taken with success. */
 static void
 note_step(Completion *completion, const Step *step)
 {
     switch (step->kind) {
     case STEP_PUBLISH:
-        for (size_t i = 0; i < step->count; i++) {
-            while (job_at(completion, i)->held)
-                (void)pthread_cond_wait(&completion->moved, &completion->mutex);
-            segment_job_free(&job_at(completion, i)->work);
-        }
-        completion->publishing = false;
-        completion->first = (completion->first + step->count) % COMPLETION_QUEUE;
-        completion->count -= step->count;
+        note_published(completion, step->count);
         break;
     case STEP_SYNC:
         step->job->stage = JOB_SYNCED;
@@ -211,7 +252,7 @@ do_step(const Worker *worker, const Step *step, Error *err)
     case STEP_PUBLISH:
         return publish(worker->completion, step->count, err);
     case STEP_SYNC:
-        return segment_file_sync(&step->job->work.segment.file, err);
+        return segment_job_sync(&step->job->work, worker->completion->config, err);
     case STEP_PREPARE:
         return segment_job_prepare(&step->job->work, &worker->tools, err);
     case STEP_ROOM:
@@ -300,22 +341,75 @@ is_empty(Completion *completion)
     return completion->count == 0;
 }
 
+/* Of those that are compressed the last one: the first ones may have their names soon. */
 static Job *
 find_unsynced(Completion *completion)
 {
+    Job *last = NULL;
+
     for (size_t i = 0; i < completion->count; i++) {
         Job *job = job_at(completion, i);
 
-        if (job->stage == JOB_WRITTEN || job->unsynced)
+        if (job->stage == JOB_WRITTEN)
             return job;
+        if (job->unsynced)
+            last = job;
     }
-    return NULL;
+    return last;
 }
 
 static bool
 is_synced(Completion *completion)
 {
     return find_unsynced(completion) == NULL && find_job(completion, JOB_SYNCING) == NULL;
+}
+
+static bool
+has_memory(Completion *completion)
+{
+    return completion->memory_free > 0 || completion->memory_made < completion->memory_max;
+}
+
+/* One that is free, or NULL: one more is to be made. */
+static uint8_t *
+take_memory(Completion *completion)
+{
+    uint8_t *bytes = NULL;
+
+    (void)pthread_mutex_lock(&completion->mutex);
+    if (completion->memory_free > 0)
+        bytes = completion->memory[--completion->memory_free];
+    else
+        completion->memory_made++;
+    (void)pthread_mutex_unlock(&completion->mutex);
+    return bytes;
+}
+
+bool
+completion_lend_memory(Completion *completion, uint8_t **ret_bytes, Error *err)
+{
+    uint8_t *bytes = NULL;
+
+    if (completion->memory_max > 0) {
+        if (!await(completion, has_memory, err))
+            return false;
+        bytes = take_memory(completion);
+        if (bytes == NULL)
+            bytes = mem_alloc(completion->config->segment_size, err);
+        if (bytes == NULL)
+            return false;
+    }
+    *ret_bytes = bytes;
+    return true;
+}
+
+void
+completion_return_memory(Completion *completion, uint8_t *bytes)
+{
+    (void)pthread_mutex_lock(&completion->mutex);
+    free_memory(completion, bytes);
+    (void)pthread_cond_broadcast(&completion->moved);
+    (void)pthread_mutex_unlock(&completion->mutex);
 }
 
 bool
@@ -328,6 +422,7 @@ completion_add(Completion *completion, const CompleteSegment *segment, Error *er
         SegmentFile file = segment->file;
 
         segment_file_free(&file);
+        completion_return_memory(completion, segment->bytes);
         return false;
     }
     (void)pthread_mutex_lock(&completion->mutex);
@@ -376,7 +471,7 @@ completion_sync(Completion *completion, Error *err)
     Job *job;
 
     while (completion_check(completion, err) && (job = take_sync(completion)) != NULL) {
-        bool ok = segment_file_sync(&job->work.segment.file, err);
+        bool ok = segment_job_sync(&job->work, completion->config, err);
 
         release_sync(completion, job, ok);
         if (!ok)
@@ -430,6 +525,15 @@ threads_for(const WalDirConfig *config)
     return threads < THREADS_MAX ? threads : THREADS_MAX;
 }
 
+size_t
+completion_memory_for(const WalDirConfig *config)
+{
+    bool gathers = config->compression.method != COMPRESSION_NONE && config->sync == WAL_DURABLE &&
+                   !config->write_ahead && config->segment_size <= COMPLETION_MEMORY_MAX;
+
+    return gathers ? threads_for(config) + 2 : 0;
+}
+
 static bool
 start_worker(Completion *completion, Error *err)
 {
@@ -454,6 +558,7 @@ completion_new(const WalDirConfig *config, Error *err)
     atomic_init(&completion->ending, false);
     completion->config = config;
     completion->room = -1;
+    completion->memory_max = completion_memory_for(config);
     while (completion->worker_count < threads) {
         if (!start_worker(completion, err)) {
             completion_free(completion);
@@ -482,8 +587,9 @@ completion_free(Completion *completion)
     completion_halt(completion);
     for (size_t i = 0; i < completion->worker_count; i++)
         segment_tools_free(&completion->workers[i].tools);
-    for (size_t i = 0; i < completion->count; i++)
-        segment_job_free(&job_at(completion, i)->work);
+    note_published(completion, completion->count);
+    for (size_t i = 0; i < completion->memory_free; i++)
+        free(completion->memory[i]);
     file_close_quietly(completion->room);
     (void)pthread_cond_destroy(&completion->moved);
     (void)pthread_mutex_destroy(&completion->mutex);

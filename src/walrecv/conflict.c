@@ -20,16 +20,17 @@
 
 /* Whether the next bytes of ours are these. */
 static bool
-compare_bytes(const ConflictCheck *check, Span bytes, bool *ret_same, Error *err)
+compare_bytes(const ConflictCheck *check, SegmentBytes *ours, Span bytes, bool *ret_same,
+              Error *err)
 {
     *ret_same = true;
     while (bytes.len > 0 && *ret_same) {
         size_t len = bytes.len < check->buffer_size ? bytes.len : check->buffer_size;
-        size_t got;
+        Span own;
 
-        if (!file_read(check->file->fd, check->buffer, len, check->file->path, &got, err))
+        if (!segment_bytes_next(ours, len, &own, err))
             return false;
-        *ret_same = got == len && memcmp(check->buffer, bytes.data, len) == 0;
+        *ret_same = own.len == len && memcmp(own.data, bytes.data, len) == 0;
         bytes.data += len;
         bytes.len -= len;
     }
@@ -41,9 +42,11 @@ static bool
 compare_files(const ConflictCheck *check, SegmentReader *other, bool *ret_same, Error *odd,
               Error *err)
 {
+    SegmentBytes ours = {
+        .segment = check->segment, .size = check->config->segment_size, .buffer = check->buffer};
     Span bytes;
 
-    if (!segment_file_rewind(check->file, err))
+    if (!segment_bytes_rewind(&ours, err))
         return false;
     do {
         if (atomic_load(check->ending))
@@ -52,7 +55,7 @@ compare_files(const ConflictCheck *check, SegmentReader *other, bool *ret_same, 
             *ret_same = false;
             return true;
         }
-        if (!compare_bytes(check, bytes, ret_same, err))
+        if (!compare_bytes(check, &ours, bytes, ret_same, err))
             return false;
     } while (bytes.len > 0 && *ret_same);
     return true;
@@ -179,8 +182,8 @@ conflict_resolve(const ConflictCheck *check, bool *ret_exists, Error *err)
     WalSegmentFile other;
     bool exists = false;
 
-    if (!wal_segment_file_parse(check->name, check->config->segment_size, &other))
-        return error_set(err, ERR_BUG, "\"%s\" is no segment", check->name);
+    if (!wal_segment_file_parse(check->segment->name, check->config->segment_size, &other))
+        return error_set(err, ERR_BUG, "\"%s\" is no segment", check->segment->name);
     for (size_t i = 0; i < sizeof methods / sizeof methods[0]; i++) {
         bool same;
 

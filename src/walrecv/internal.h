@@ -11,8 +11,7 @@
 /* ---- segmenter: bytes at an LSN become segments that are entries ---- */
 
 typedef struct Segmenter {
-    Sink *sink;                  /* borrowed */
-    const WalObserver *observer; /* borrowed */
+    Sink *sink; /* borrowed */
     uint32_t segment_size;
     TimeLineID timeline;
     Lsn position; /* what comes next */
@@ -267,14 +266,14 @@ bool segment_file_open(const WalDirConfig *config, const char *name, SegmentFile
                        Error *err) MUST_USE;
 bool segment_file_write(SegmentFile *file, Span data, uint64_t at, Error *err) MUST_USE;
 
+/* From the beginning on, what may be very much. */
+bool segment_file_fill(SegmentFile *file, Span data, Error *err) MUST_USE;
+
 /* Zeros from `at` to the end: written ones. */
 bool segment_file_pad(SegmentFile *file, uint64_t at, Error *err) MUST_USE;
 
 /* All of the segment is written: cut off what an older, longer file leaves behind it. */
 bool segment_file_trim(SegmentFile *file, Error *err) MUST_USE;
-
-/* To read it from its beginning with its descriptor. */
-bool segment_file_rewind(const SegmentFile *file, Error *err) MUST_USE;
 
 /* What was written is on disk, if the directory is durable; the name is another matter. */
 bool segment_file_sync(const SegmentFile *file, Error *err) MUST_USE;
@@ -295,12 +294,35 @@ int segment_room_make(const WalDirConfig *config, const atomic_bool *ending);
 /* Owns `room` (-1: none). It becomes DIRECTORY/NAME.partial, unless that exists. */
 bool segment_room_use(int room, const WalDirConfig *config, const char *name, Error *err) MUST_USE;
 
+/* ---- complete segments, until they have their names ---- */
+
+typedef struct CompleteSegment {
+    SegmentFile file; /* of which all is written; none while it is in memory only */
+    uint8_t *bytes;   /* all of it, in memory; NULL: in the file */
+    char name[WAL_NAME_SIZE];
+    Lsn end;   /* for the marks; 0: none */
+    bool done; /* becomes NAME.done too, if the config has them */
+} CompleteSegment;
+
+/* Reads one from its beginning on, wherever it is. */
+typedef struct SegmentBytes {
+    const CompleteSegment *segment; /* its file's offset is changed */
+    size_t size;                    /* of a segment */
+    size_t at;
+    uint8_t *buffer; /* for what is read from a file */
+} SegmentBytes;
+
+bool segment_bytes_rewind(SegmentBytes *bytes, Error *err) MUST_USE;
+
+/* The next `len` bytes, no more than the buffer holds; fewer only at the end. Valid until the next
+ * call. */
+bool segment_bytes_next(SegmentBytes *bytes, size_t len, Span *ret_bytes, Error *err) MUST_USE;
+
 /* ---- conflict: what is where a complete segment belongs ---- */
 
 typedef struct ConflictCheck {
     const WalDirConfig *config;
-    const char *name;
-    SegmentFile *file;         /* of which all is written; its offset is changed */
+    const CompleteSegment *segment;
     const atomic_bool *ending; /* gives up when it becomes true: ERR_STOPPED */
     uint8_t *buffer;           /* for comparing */
     size_t buffer_size;
@@ -314,13 +336,6 @@ typedef struct ConflictCheck {
 bool conflict_resolve(const ConflictCheck *check, bool *ret_exists, Error *err) MUST_USE;
 
 /* ---- segment_job: what is done for a complete segment ---- */
-
-typedef struct CompleteSegment {
-    SegmentFile file;
-    char name[WAL_NAME_SIZE];
-    Lsn end;   /* for the durable mark; 0: none */
-    bool done; /* becomes NAME.done too, if the config has them */
-} CompleteSegment;
 
 typedef struct SegmentJob {
     CompleteSegment segment;
@@ -341,16 +356,22 @@ bool segment_tools_init(SegmentTools *tools, const WalDirConfig *config, const a
                         Error *err) MUST_USE;
 void segment_tools_free(SegmentTools *tools);
 
-/* Its file is synced: look at what is in the way, and compress it if the config says so. */
+/* Its bytes are on disk in its file, which is made if they are in memory only. The file's name is
+ * another matter. Another thread may prepare it meanwhile. */
+bool segment_job_sync(SegmentJob *job, const WalDirConfig *config, Error *err) MUST_USE;
+
+/* Look at what is in the way, and compress it if the config says so. */
 bool segment_job_prepare(SegmentJob *job, const SegmentTools *tools, Error *err) MUST_USE;
 
-/* Nobody writes or syncs its file any more: it gets its name. */
+/* It gets its name. One that is compressed may be synced meanwhile. */
 bool segment_job_name(SegmentJob *job, const WalDirConfig *config, Error *err) MUST_USE;
 
-/* Its name is on disk: mark, .done, and what is left of it under other names goes. */
+/* Its name is on disk, and nobody syncs its file any more: marks, .done, and what is left of it
+ * under other names goes. */
 bool segment_job_conclude(const SegmentJob *job, const WalDirConfig *config, Error *err) MUST_USE;
 
-/* In any state; removes what was compressed and has no name. */
+/* In any state; removes what was compressed and has no name. The segment's memory is not its own.
+ */
 void segment_job_free(SegmentJob *job);
 
 /* Removes NAME.partial when the segment is complete and sound in another form: so it is left by a
@@ -364,23 +385,44 @@ bool segment_tidy(const WalDirConfig *config, const char *name, Error *err) MUST
  * at, and with compression it is compressed into a temporary file); and it is published under its
  * name, in order. Threads take whatever step comes next. One thread uses this; after a failure it
  * has to call completion_halt.
+ *
+ * Segments that are to be compressed may come in memory, which is lent: no more than for a few of
+ * them altogether, and it comes back with the segment, or by itself.
  */
 typedef struct Completion Completion;
 
 /* So many segments at most are on their way. */
 #define COMPLETION_QUEUE ((size_t)8)
 
+/* Segments of up to this size are gathered in memory. */
+#define COMPLETION_MEMORY_MAX ((uint32_t)16 * 1024 * 1024)
+
 /* `config` is borrowed as long as it lives. */
 Completion *completion_new(const WalDirConfig *config, Error *err) MUST_USE;
 
-/* Owns the segment's file from the call on. Waits while there are too many. */
+/*
+ * For how many segments there is memory. 0 when they are not gathered: when they are larger than
+ * that; without compression, where there is nothing to gain; in a directory that is not synced,
+ * where no FLUSH may ever ask for them; and where each commit waits for one (write_ahead), which
+ * comes before they are complete.
+ */
+size_t completion_memory_for(const WalDirConfig *config);
+
+/* The memory of a segment; waits until some is free. NULL when they are not gathered. */
+bool completion_lend_memory(Completion *completion, uint8_t **ret_bytes, Error *err) MUST_USE;
+
+/* Not needed any more; NULL is welcome. */
+void completion_return_memory(Completion *completion, uint8_t *bytes);
+
+/* Owns the segment's file and memory from the call on. Waits while there are too many. */
 bool completion_add(Completion *completion, const CompleteSegment *segment, Error *err) MUST_USE;
 
 /* False once something has failed; does not wait. */
 bool completion_check(Completion *completion, Error *err) MUST_USE;
 
-/* Waits until the content of all that was added is on disk, under one name or the other. Their
- * temporary names are the caller's to sync. Does not wait for compression. */
+/* Waits until the content of all that was added is on disk, under one name or the other: what is in
+ * memory only is written to NAME.partial. Those names are the caller's to sync. Does not wait for
+ * compression. */
 bool completion_sync(Completion *completion, Error *err) MUST_USE;
 
 /* Waits until all that was added has its name. */

@@ -632,9 +632,7 @@ wal_receiver_new(const WalReceiverConfig *config, Error *err)
     }
     atomic_init(&receiver->stop_at, config->stop_at);
     receiver->state = RECEIVER_STARTING;
-    receiver->segmenter = (Segmenter){.sink = config->sink,
-                                      .observer = &receiver->config.observer,
-                                      .segment_size = config->segment_size};
+    receiver->segmenter = (Segmenter){.sink = config->sink, .segment_size = config->segment_size};
     receiver->feedback = (Feedback){.interval_ms = config->status_interval_ms,
                                     .flush_lag_ms = config->flush_lag_ms,
                                     .silence_limit_ms = config->silence_limit_ms};

@@ -5,6 +5,9 @@
  * in the middle of it, and no write makes the file longer. Room is reserved where the file system
  * can; a file that exists keeps all that it holds.
  *
+ * A segment that is to be compressed may have been gathered in memory first: then the file is made
+ * when a FLUSH or the end of the stream wants it, and filled with all that there is.
+ *
  * Reserved room is unwritten room: the sync of what is written into it has to wait for the journal,
  * too. Where each commit of a server waits for a sync, segments begin in room of written zeros,
  * which was made before. It has no name until then, so nothing is left of it whatever happens.
@@ -19,6 +22,10 @@
 #include "common/file.h"
 #include "stream/stage.h"
 #include "walrecv/internal.h"
+
+/* How much is written at once: larger writes fill larger pages of the kernel's, which takes longer.
+ */
+#define FILL_PIECE ((size_t)128 * 1024)
 
 /* ---- opening ---- */
 
@@ -116,6 +123,23 @@ segment_file_write(SegmentFile *file, Span data, uint64_t at, Error *err)
     return true;
 }
 
+bool
+segment_file_fill(SegmentFile *file, Span data, Error *err)
+{
+    uint64_t at = 0;
+
+    while (data.len > 0) {
+        Span piece = {.data = data.data, .len = data.len < FILL_PIECE ? data.len : FILL_PIECE};
+
+        if (!segment_file_write(file, piece, at, err))
+            return false;
+        data.data += piece.len;
+        data.len -= piece.len;
+        at += piece.len;
+    }
+    return true;
+}
+
 /* Real zeros, not a hole: the server that recovers from this directory may reuse the file in place,
  * where a full disk would be fatal. */
 bool
@@ -144,12 +168,34 @@ segment_file_trim(SegmentFile *file, Error *err)
     return size == file->size || set_size(file, err);
 }
 
+/* ---- reading ---- */
+
 /* Writing is by offsets: the file's own is that of the one who reads. */
 bool
-segment_file_rewind(const SegmentFile *file, Error *err)
+segment_bytes_rewind(SegmentBytes *bytes, Error *err)
 {
-    if (lseek(file->fd, 0, SEEK_SET) != 0)
+    const SegmentFile *file = &bytes->segment->file;
+
+    bytes->at = 0;
+    if (bytes->segment->bytes == NULL && lseek(file->fd, 0, SEEK_SET) != 0)
         return error_set_errno(err, errno, "could not seek in file \"%s\"", file->path);
+    return true;
+}
+
+/* While it is in memory its file is somebody else's business. */
+bool
+segment_bytes_next(SegmentBytes *bytes, size_t len, Span *ret_bytes, Error *err)
+{
+    const CompleteSegment *segment = bytes->segment;
+    size_t left = bytes->size - bytes->at;
+
+    if (segment->bytes != NULL)
+        *ret_bytes = (Span){.data = segment->bytes + bytes->at, .len = len < left ? len : left};
+    else if (file_read(segment->file.fd, bytes->buffer, len, segment->file.path, &len, err))
+        *ret_bytes = (Span){.data = bytes->buffer, .len = len};
+    else
+        return false;
+    bytes->at += ret_bytes->len;
     return true;
 }
 

@@ -1,8 +1,9 @@
 /*
  * What is done for a complete segment until it has its name, without a thought of threads.
  *
- * A plain one is renamed. With compression it is read back and compressed into NAME.tmp.gz (.lz4,
- * .zst) beside it, by the stages that compress archives; NAME.partial goes when NAME.gz is there.
+ * A plain one is renamed. With compression it is compressed into NAME.tmp.gz (.lz4, .zst), from
+ * memory or read back from NAME.partial, by the stages that compress archives; NAME.partial, which
+ * a FLUSH may have made meanwhile, or an earlier run, goes when NAME.gz is there.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -37,8 +38,10 @@ compressing_sink(const WalDirConfig *config, Error *err)
         .file_mode = config->file_mode,
         .sync = config->sync == WAL_DURABLE ? SYNC_FSYNC : SYNC_NONE,
     };
+    Compression compression = config->compression;
 
-    return compress_new(file_sink_new(&file, err), &config->compression, err);
+    compression.frame = COMPRESSION_FRAME_BLOCKS; /* all segments have one size */
+    return compress_new(file_sink_new(&file, err), &compression, err);
 }
 
 bool
@@ -100,40 +103,63 @@ remove_form(const WalDirConfig *config, const char *name, const char *middle, co
     return ok;
 }
 
+/* ---- sync ---- */
+
+/* Of a segment that is in memory only. */
+static bool
+make_file(CompleteSegment *segment, const WalDirConfig *config, Error *err)
+{
+    const Span bytes = {.data = segment->bytes, .len = config->segment_size};
+
+    return segment_file_open(config, segment->name, &segment->file, err) &&
+           segment_file_fill(&segment->file, bytes, err) && segment_file_trim(&segment->file, err);
+}
+
+bool
+segment_job_sync(SegmentJob *job, const WalDirConfig *config, Error *err)
+{
+    CompleteSegment *segment = &job->segment;
+
+    if (segment->file.fd < 0 && !make_file(segment, config, err))
+        return false;
+    return segment_file_sync(&segment->file, err);
+}
+
 /* ---- prepare ---- */
 
-/* All of the segment, from its file into the sink. */
+/* All of the segment into the sink. */
 static bool
-copy_segment(const SegmentTools *tools, const SegmentFile *file, Error *err)
+copy_segment(const SegmentTools *tools, SegmentBytes *bytes, Error *err)
 {
-    uint64_t left = file->size;
-
-    while (left > 0) {
-        size_t len = left < PIECE_SIZE ? (size_t)left : PIECE_SIZE;
-        size_t got;
+    while (bytes->at < bytes->size) {
+        size_t left = bytes->size - bytes->at;
+        size_t len = left < PIECE_SIZE ? left : PIECE_SIZE;
+        Span piece;
 
         if (atomic_load(tools->ending))
             return error_set_stopped(err);
-        if (!file_read(file->fd, tools->buffer, len, file->path, &got, err))
+        if (!segment_bytes_next(bytes, len, &piece, err))
             return false;
-        if (got < len)
-            return error_set(err, ERR_FORMAT, "file \"%s\" has become shorter than %llu bytes",
-                             file->path, (unsigned long long)file->size);
-        if (!sink_data(tools->compress, (Span){.data = tools->buffer, .len = got}, err))
+        if (piece.len < len)
+            return error_set(err, ERR_FORMAT, "file \"%s\" has become shorter than %zu bytes",
+                             bytes->segment->file.path, bytes->size);
+        if (!sink_data(tools->compress, piece, err))
             return false;
-        left -= got;
     }
     return true;
 }
 
 static bool
-compress_into(const SegmentTools *tools, const SegmentFile *file, const char *archive_name,
+compress_into(const SegmentTools *tools, const CompleteSegment *segment, const char *archive_name,
               Error *err)
 {
     const Archive archive = {.name = archive_name};
+    SegmentBytes bytes = {
+        .segment = segment, .size = tools->config->segment_size, .buffer = tools->buffer};
 
-    return segment_file_rewind(file, err) && sink_archive_begin(tools->compress, &archive, err) &&
-           copy_segment(tools, file, err) && sink_archive_end(tools->compress, err);
+    return segment_bytes_rewind(&bytes, err) &&
+           sink_archive_begin(tools->compress, &archive, err) && copy_segment(tools, &bytes, err) &&
+           sink_archive_end(tools->compress, err);
 }
 
 /* What an earlier run has left of it goes first. */
@@ -146,7 +172,7 @@ compress_job(SegmentJob *job, const SegmentTools *tools, Error *err)
     (void)snprintf(archive, sizeof archive, "%s%s", name, TEMP_MIDDLE);
     job->temp = path_of(tools->config, archive, "", own_suffix(tools->config), err);
     return job->temp != NULL && remove_file(job->temp, err) &&
-           compress_into(tools, &job->segment.file, archive, err);
+           compress_into(tools, &job->segment, archive, err);
 }
 
 bool
@@ -154,8 +180,7 @@ segment_job_prepare(SegmentJob *job, const SegmentTools *tools, Error *err)
 {
     const ConflictCheck check = {
         .config = tools->config,
-        .name = job->segment.name,
-        .file = &job->segment.file,
+        .segment = &job->segment,
         .ending = tools->ending,
         .buffer = tools->buffer,
         .buffer_size = PIECE_SIZE,
@@ -204,17 +229,45 @@ remove_forms(const WalDirConfig *config, const char *name, Error *err)
     return true;
 }
 
+/* The durable mark last: it is not ahead of what was written. */
+static void
+advance_marks(const WalDirConfig *config, Lsn end)
+{
+    if (end == 0)
+        return;
+    if (config->written != NULL)
+        durable_mark_advance(config->written, end);
+    if (config->sync == WAL_DURABLE && config->durable != NULL)
+        durable_mark_advance(config->durable, end);
+}
+
+/* One that was filled up is not what anybody waits for. */
+static void
+tell_finished(const SegmentJob *job, const WalDirConfig *config)
+{
+    TimeLineID timeline;
+    uint64_t number;
+
+    if (config->finished != NULL && job->segment.done &&
+        wal_segment_parse(job->segment.name, config->segment_size, &timeline, &number))
+        config->finished(config->ctx, wal_segment_start(number + 1, config->segment_size),
+                         timeline);
+}
+
 bool
 segment_job_conclude(const SegmentJob *job, const WalDirConfig *config, Error *err)
 {
-    if (config->sync == WAL_DURABLE && config->durable != NULL && job->segment.end != 0)
-        durable_mark_advance(config->durable, job->segment.end);
+    advance_marks(config, job->segment.end);
     if (job->segment.done && !archive_status_done(config, job->segment.name, err))
         return false;
-    /* Our own file, unless it is the segment itself now. */
-    if ((job->exists || compresses(config)) && !remove_file(job->segment.file.path, err))
+    /* Our own file, if there is one, unless it is the segment itself now. */
+    if ((job->exists || compresses(config)) &&
+        !remove_form(config, job->segment.name, "", ".partial", err))
         return false;
-    return remove_forms(config, job->segment.name, err);
+    if (!remove_forms(config, job->segment.name, err))
+        return false;
+    tell_finished(job, config);
+    return true;
 }
 
 void

@@ -31,13 +31,9 @@ segment_begin(Segmenter *segmenter, Error *err)
 static bool
 segment_filled(Segmenter *segmenter, Error *err)
 {
-    const WalObserver *observer = segmenter->observer;
-
     if (!sink_entry_end(segmenter->sink, true, err))
         return false;
     segmenter->open = false;
-    if (observer->segment_finished != NULL)
-        observer->segment_finished(observer->ctx, segmenter->position, segmenter->timeline);
     return true;
 }
 

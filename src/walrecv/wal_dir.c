@@ -5,11 +5,15 @@
  *               filled:           trim; handed over to completion.c, which names it
  *               cut short, keep:  sync, sync directory, mark, close
  *               cut short, pad:   zeros, then as filled but without .done
+ *             One that is to be compressed begins in memory: if it is filled there, it is handed
+ *             over without a file; a FLUSH, or being cut short, settles it in NAME.partial first.
  *   history   gathered in memory, then, once all segments before it have their names: NAME.tmp,
  *             sync, rename, sync directory, .done (wal_dir_files.c)
  *
  * An existing NAME.partial is written over from its beginning and only trimmed once all of its
- * replacement is there: what an earlier run has received is never less than before.
+ * replacement is there: what an earlier run has received is never less than before. While the
+ * replacement is in memory the file stays as it is.
+ * What is only in memory is neither written nor durable, for whoever asks.
  * The durable mark moves only after the bytes and a name that leads to them are on disk, for all
  * before it: a segment's own sync says nothing of those that were handed over. After a failure, in
  * whichever thread, the stage is dead and its threads have ended: nobody syncs a file again.
@@ -30,8 +34,10 @@ typedef struct WalDir {
 
     WalEntry wal;        /* the open entry; of it: */
     SegmentFile file;    /* of a segment */
+    uint8_t *bytes;      /* or, as long as it is not settled, its memory (completion's); NULL */
     Buf history;         /* of a history file: the content so far */
     bool names_unsynced; /* there are NAME.partial whose names may not be on disk */
+    Lsn position;        /* the end of what has come of segments */
     Lsn flushed;         /* the mark of the last FLUSH */
     bool tidied;         /* the segment before the first one was looked after */
 } WalDir;
@@ -44,7 +50,37 @@ is_durable(const WalDir *dir)
     return dir->config.sync == WAL_DURABLE;
 }
 
-/* All that was written so far is on disk, and can be found there. */
+static void
+note_written(const WalDir *dir)
+{
+    if (dir->config.written != NULL)
+        durable_mark_advance(dir->config.written, dir->position);
+}
+
+/* Also of a file that was there: nobody knows whether its directory was synced. */
+static bool
+open_partial(WalDir *dir, Error *err)
+{
+    dir->names_unsynced = true;
+    return segment_file_open(&dir->config, dir->wal.name, &dir->file, err);
+}
+
+/* What there is of the open segment goes from memory into its file, as will what follows. */
+static bool
+settle(WalDir *dir, Error *err)
+{
+    const Span bytes = {.data = dir->bytes, .len = (size_t)dir->wal.received};
+
+    if (dir->bytes == NULL)
+        return true;
+    if (!open_partial(dir, err) || !segment_file_fill(&dir->file, bytes, err))
+        return false;
+    completion_return_memory(dir->completion, dir->bytes);
+    dir->bytes = NULL;
+    return true;
+}
+
+/* All that has come so far is on disk, and can be found there. */
 static bool
 sync_all(WalDir *dir, Error *err)
 {
@@ -52,6 +88,9 @@ sync_all(WalDir *dir, Error *err)
         return true;
     if (!completion_sync(dir->completion, err))
         return false;
+    if (dir->wal.received > 0 && !settle(dir, err))
+        return false;
+    note_written(dir);
     if (dir->file.fd >= 0 && !segment_file_sync(&dir->file, err))
         return false;
     if (dir->names_unsynced && !wal_dir_sync_names(&dir->config, err))
@@ -117,16 +156,13 @@ static bool
 segment_begin(WalDir *dir, Error *err)
 {
     const char *name = dir->wal.name;
-    int room;
 
-    if (!tidy_before(dir, err))
+    if (!tidy_before(dir, err) || !completion_lend_memory(dir->completion, &dir->bytes, err))
         return false;
-    room = completion_take_room(dir->completion);
-
-    /* Also of a file that was there: nobody knows whether its directory was synced. */
-    dir->names_unsynced = true;
-    return segment_room_use(room, &dir->config, name, err) &&
-           segment_file_open(&dir->config, name, &dir->file, err);
+    if (dir->bytes != NULL)
+        return true;
+    return segment_room_use(completion_take_room(dir->completion), &dir->config, name, err) &&
+           open_partial(dir, err);
 }
 
 static bool
@@ -159,25 +195,31 @@ take_data(WalDir *dir, Span data, Error *err)
         return false;
     if (dir->wal.kind == WAL_FILE_HISTORY)
         return buf_append(&dir->history, data.data, data.len, err);
+    dir->position = dir->wal.start + dir->wal.received;
+    if (dir->bytes != NULL) {
+        memcpy(dir->bytes + at, data.data, data.len);
+        return true;
+    }
     if (!segment_file_write(&dir->file, data, at, err))
         return false;
-    if (dir->config.written != NULL)
-        durable_mark_advance(dir->config.written, dir->wal.start + dir->wal.received);
+    note_written(dir);
     return true;
 }
 
 /* ---- ending ---- */
 
-/* All of the file is written: others go on with it. `end` is what the segment holds WAL up to. */
+/* All of it is there: others go on with it. `end` is what the segment holds WAL up to. */
 static bool
 hand_over(WalDir *dir, Lsn end, bool done, Error *err)
 {
-    CompleteSegment segment = {.file = dir->file, .end = end, .done = done};
+    CompleteSegment segment = {.file = dir->file, .bytes = dir->bytes, .end = end, .done = done};
 
-    if (!segment_file_trim(&dir->file, err))
+    if (dir->bytes == NULL && !segment_file_trim(&dir->file, err))
         return false;
     memcpy(segment.name, dir->wal.name, sizeof segment.name);
+    dir->names_unsynced |= dir->bytes != NULL; /* a FLUSH may make its file yet */
     dir->file = SEGMENT_FILE_NONE;
+    dir->bytes = NULL;
     return completion_add(dir->completion, &segment, err);
 }
 
@@ -195,7 +237,7 @@ segment_cut_short(WalDir *dir, Error *err)
     if (dir->config.remainder == WAL_PAD)
         return segment_file_pad(&dir->file, dir->wal.received, err) &&
                hand_over(dir, end, false, err);
-    if (!sync_all(dir, err) || !segment_file_close(&dir->file, err))
+    if (!settle(dir, err) || !sync_all(dir, err) || !segment_file_close(&dir->file, err))
         return false;
     segment_file_free(&dir->file);
     advance(dir, end);
@@ -280,6 +322,8 @@ wal_dir_release(Sink *self)
 {
     WalDir *dir = (WalDir *)self;
 
+    if (dir->completion != NULL)
+        completion_return_memory(dir->completion, dir->bytes);
     completion_free(dir->completion);
     segment_file_free(&dir->file);
     buf_free(&dir->history);

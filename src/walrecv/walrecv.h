@@ -25,8 +25,7 @@
 typedef struct WalReceiver WalReceiver;
 
 typedef struct WalObserver {
-    /* All called from the receiving thread; each may be NULL. */
-    void (*segment_finished)(void *ctx, Lsn end, TimeLineID timeline);
+    /* Called from the receiving thread; may be NULL. */
     void (*timeline_switched)(void *ctx, Lsn at, TimeLineID timeline);
     void *ctx;
 } WalObserver;
@@ -142,18 +141,23 @@ typedef struct WalDirConfig {
     /* A file that was in the way and is not the segment that its name says was renamed; may be
      * NULL. Called by a thread of the stage. */
     void (*set_aside)(void *ctx, const char *path, const char *new_path, const char *reason);
+    /* A complete segment has its name, for good unless WAL_NO_SYNC; in their order; may be NULL.
+     * Called by a thread of the stage. */
+    void (*finished)(void *ctx, Lsn end, TimeLineID timeline);
     void *ctx;
 } WalDirConfig;
 
 /*
  * The last stage: writes segments as NAME.partial, of full size from the start (zeros behind what
  * there is), and names them when complete, in order, by threads of its own: the pushing thread goes
- * on with the next segment. With compression a complete NAME.partial becomes NAME.gz, .lz4 or .zst
- * and is then removed; it is never compressed while it is partial, so that all that is flushed can
- * be read. History files are written through NAME.tmp and renamed, never compressed. With
- * WAL_DURABLE a name appears only after its content is synced, its directory is synced after it,
- * and FLUSH returns when all before it is on disk, under whichever name. Finish returns when
- * everything is named. Abandoned: what is not named stays NAME.partial.
+ * on with the next segment. With compression a complete segment becomes NAME.gz, .lz4 or .zst and
+ * NAME.partial is then removed; it is never compressed while it is partial, so that all that is
+ * flushed can be read. Until it is complete, a FLUSH comes or the stream ends, such a segment is in
+ * memory only and counts as not written; not so with WAL_NO_SYNC or write_ahead, or above 16 MiB.
+ * History files are written through NAME.tmp and renamed, never compressed. With WAL_DURABLE a name
+ * appears only after its content is synced, its directory is synced after it, and FLUSH returns
+ * when all before it is on disk, under whichever name. Finish returns when everything is named.
+ * Abandoned: what is not named stays NAME.partial; what was in memory only is gone.
  *
  * A NAME.partial that exists is written over in place and never gets shorter. Where the complete
  * segment exists already, in whichever compression: one with the same content stays and ours goes;

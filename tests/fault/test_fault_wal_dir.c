@@ -45,8 +45,9 @@ typedef struct Fixture {
     WalRemainder remainder;
     Compression compression;
     bool write_ahead;
-    bool stale;    /* SEGMENT_3.partial exists, and is too long */
-    bool conflict; /* SEGMENT_3 exists, IN_THE_WAY */
+    bool in_memory; /* the third segment is complete before the first FLUSH */
+    bool stale;     /* SEGMENT_3.partial exists, and is too long */
+    bool conflict;  /* SEGMENT_3 exists, IN_THE_WAY */
     DurableMark mark;
     DurableMark written;
     uint8_t bytes[2 * MB]; /* of both segments */
@@ -177,20 +178,31 @@ push_history(Sink *sink, Error *err)
 }
 
 static bool
-push_all(const Fixture *fixture, Sink *sink, Error *err)
+push_third(const Fixture *fixture, Sink *sink, Error *err)
 {
-    const Archive archive = {.name = "pg_wal"};
     const uint8_t *third = fixture->bytes;
-    const uint8_t *fourth = fixture->bytes + MB;
 
-    return sink_archive_begin(sink, &archive, err) && begin(sink, SEGMENT_3, MB, err) &&
-           push_bytes(sink, third, PART_3, err) && sink_flush(sink, START_3 + PART_3, err) &&
+    if (!begin(sink, SEGMENT_3, MB, err))
+        return false;
+    if (fixture->in_memory)
+        return push_bytes(sink, third, MB, err) && sink_entry_end(sink, true, err) &&
+               sink_flush(sink, START_4, err);
+    return push_bytes(sink, third, PART_3, err) && sink_flush(sink, START_3 + PART_3, err) &&
            push_bytes(sink, third + PART_3, 1000, err) &&
            sink_flush(sink, START_3 + PART_3 + 1000, err) &&
            push_bytes(sink, third + PART_3 + 1000, MB - PART_3 - 1000, err) &&
-           sink_entry_end(sink, true, err) && push_history(sink, err) &&
-           begin(sink, SEGMENT_4, MB, err) && push_bytes(sink, fourth, PART_4, err) &&
-           sink_flush(sink, START_4 + PART_4, err) &&
+           sink_entry_end(sink, true, err);
+}
+
+static bool
+push_all(const Fixture *fixture, Sink *sink, Error *err)
+{
+    const Archive archive = {.name = "pg_wal"};
+    const uint8_t *fourth = fixture->bytes + MB;
+
+    return sink_archive_begin(sink, &archive, err) && push_third(fixture, sink, err) &&
+           push_history(sink, err) && begin(sink, SEGMENT_4, MB, err) &&
+           push_bytes(sink, fourth, PART_4, err) && sink_flush(sink, START_4 + PART_4, err) &&
            push_bytes(sink, fourth + PART_4, TOTAL_4 - PART_4, err) &&
            sink_entry_end(sink, false, err) && sink_archive_end(sink, err) &&
            sink_finish(sink, err);
@@ -541,6 +553,36 @@ test_compressed(void **state)
     fault_sweep(compressed_plans, COUNT(compressed_plans), run, fixture);
 }
 
+/* The third segment has a file when the FLUSH comes before its name. */
+static const FaultPlan memory_plans[] = {
+    {.kind = FAULT_MEMORY, .errnum = ENOMEM, .least = 20},
+    {.kind = FAULT_OPEN, .errnum = EMFILE, .least = 6},
+    {.kind = FAULT_WRITE, .errnum = ENOSPC, .least = 4},
+    {.kind = FAULT_WRITE, .errnum = ENOSPC, .lasting = true, .least = 4},
+    {.kind = FAULT_WRITE, .errnum = FAULT_SHORT, .outcome = FAULT_PASSES, .least = 4},
+    {.kind = FAULT_SYNC, .errnum = EIO, .least = 5},
+    {.kind = FAULT_SYNC, .errnum = EIO, .lasting = true, .least = 5},
+    {.kind = FAULT_CLOSE, .errnum = EIO, .outcome = FAULT_EITHER, .least = 3},
+    {.kind = FAULT_RENAME, .errnum = EIO, .least = 2},
+    {.kind = FAULT_MODE, .errnum = EPERM, .least = 3},
+    {.kind = FAULT_REMOVE, .errnum = EIO, .least = 8},
+    {.kind = FAULT_RESERVE, .errnum = ENOSPC, .least = 1},
+};
+
+static void
+test_in_memory(void **state)
+{
+    Fixture *fixture = *state;
+
+    fixture->compression.method = COMPRESSION_LZ4;
+    fixture->in_memory = true;
+    fault_sweep(memory_plans, COUNT(memory_plans), run, fixture);
+    fixture->stale = true;
+    fault_sweep(memory_plans, COUNT(memory_plans), run, fixture);
+    fixture->conflict = true;
+    fault_sweep(memory_plans, COUNT(memory_plans), run, fixture);
+}
+
 /* Room for the next segment is not needed: that it cannot be made stops nothing. */
 static void
 test_write_ahead(void **state)
@@ -596,6 +638,7 @@ main(void)
         cmocka_unit_test_setup(test_stale_partial, setup),
         cmocka_unit_test_setup(test_no_sync, setup),
         cmocka_unit_test_setup(test_compressed, setup),
+        cmocka_unit_test_setup(test_in_memory, setup),
         cmocka_unit_test_setup(test_write_ahead, setup),
         cmocka_unit_test_setup(test_conflict, setup),
     };

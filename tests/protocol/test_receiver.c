@@ -101,14 +101,6 @@ typedef struct Run {
 } Run;
 
 static void
-see_finished(void *ctx, Lsn end, TimeLineID timeline)
-{
-    Error err = ERROR_INIT;
-
-    error_ignored(buf_printf(ctx, &err, "finished " LSN_FORMAT " %u\n", LSN_ARGS(end), timeline));
-}
-
-static void
 see_switched(void *ctx, Lsn at, TimeLineID timeline)
 {
     Error err = ERROR_INIT;
@@ -127,9 +119,7 @@ set_up(Run *run)
         .timeline = 1,
         .segment_size = (uint32_t)MB,
         .stop = &run->stop,
-        .observer = {.segment_finished = see_finished,
-                     .timeline_switched = see_switched,
-                     .ctx = &run->seen},
+        .observer = {.timeline_switched = see_switched, .ctx = &run->seen},
     };
 }
 
@@ -378,7 +368,6 @@ test_reaches_the_end(void **state)
                       "archive end\nfinish\n",
                       data_line(1, START, MB), data_line(1, START + MB, MB),
                       data_line(1, START + 2 * MB, 5000));
-        assert_string_equal(buf_text(&run.seen), "finished 0/1100000 1\nfinished 0/1200000 1\n");
         /* Nobody asked: there is one status, at the end. */
         end_server(&run);
         assert_int_equal(status_count(&run), 1);
@@ -707,7 +696,7 @@ test_switch_between_segments(void **state)
                   "archive end\nfinish\n",
                   data_line(1, START, MB), strlen(HISTORY_5), strlen(HISTORY_5),
                   crc32c(0, HISTORY_5, strlen(HISTORY_5)), data_line(5, START + MB, 10));
-    assert_string_equal(buf_text(&run.seen), "finished 0/1100000 1\nswitched 0/1100000 5\n");
+    assert_string_equal(buf_text(&run.seen), "switched 0/1100000 5\n");
     tear_down(&run);
 }
 
@@ -734,9 +723,7 @@ test_switch_without_a_stream(void **state)
     play(&run);
     assert_int_equal(run.result, WAL_RUN_REACHED);
     assert_int_equal(wal_receiver_position(run.receiver), START + 4 * MB);
-    assert_string_equal(buf_text(&run.seen),
-                        "switched 0/1000200 2\nfinished 0/1100000 2\nfinished 0/1200000 2\n"
-                        "finished 0/1300000 2\nfinished 0/1400000 2\n");
+    assert_string_equal(buf_text(&run.seen), "switched 0/1000200 2\n");
     tear_down(&run);
 }
 

@@ -76,6 +76,7 @@ typedef struct Fixture {
     TempDir dir;
     WalDirConfig config;
     DurableMark mark;
+    DurableMark written;
     Completion *completion;
     size_t open_before;
     Error err;
@@ -86,6 +87,7 @@ set_up(Fixture *fixture)
 {
     *fixture = (Fixture){.err = ERROR_INIT, .open_before = descriptors_open()};
     atomic_init(&fixture->mark.lsn, 0);
+    atomic_init(&fixture->written.lsn, 0);
     temp_dir_make(&fixture->dir);
     fixture->config = (WalDirConfig){.directory = fixture->dir.path,
                                      .segment_size = (uint32_t)MB,
@@ -121,6 +123,29 @@ make_segment(Fixture *fixture, uint64_t number)
     wal_segment_name(segment.name, 1, number, size);
     assert_true(segment_file_open(&fixture->config, segment.name, &segment.file, &fixture->err));
     return segment;
+}
+
+/* The same in memory. */
+static CompleteSegment
+make_in_memory(Fixture *fixture, uint64_t number)
+{
+    const uint32_t size = fixture->config.segment_size;
+    CompleteSegment segment = {.file = SEGMENT_FILE_NONE,
+                               .end = wal_segment_start(number + 1, size)};
+
+    wal_segment_name(segment.name, 1, number, size);
+    assert_true(completion_lend_memory(fixture->completion, &segment.bytes, &fixture->err));
+    assert_non_null(segment.bytes);
+    memset(segment.bytes, (int)number, size);
+    return segment;
+}
+
+static bool
+add_in_memory(Fixture *fixture, uint64_t number)
+{
+    CompleteSegment segment = make_in_memory(fixture, number);
+
+    return completion_add(fixture->completion, &segment, &fixture->err);
 }
 
 static bool
@@ -233,6 +258,211 @@ test_compression_ends_early(void **state)
     }
 }
 
+/* ---- memory ---- */
+
+/* A fixture that has some. */
+static void
+set_up_memory(Fixture *fixture)
+{
+    set_up(fixture);
+    fixture->config.compression.method = COMPRESSION_LZ4;
+    fixture->config.written = &fixture->written;
+    start(fixture);
+}
+
+static void
+test_who_has_memory(void **state)
+{
+    Fixture fixture;
+    WalDirConfig other;
+
+    (void)state;
+    set_up_memory(&fixture);
+    other = fixture.config;
+    assert_in_range(completion_memory_for(&other), 3, 6);
+    other.segment_size = COMPLETION_MEMORY_MAX;
+    assert_in_range(completion_memory_for(&other), 3, 6);
+    other.segment_size = 2 * COMPLETION_MEMORY_MAX;
+    assert_int_equal(completion_memory_for(&other), 0);
+
+    other = fixture.config;
+    other.compression.method = COMPRESSION_NONE;
+    assert_int_equal(completion_memory_for(&other), 0);
+    other = fixture.config;
+    other.sync = WAL_NO_SYNC;
+    assert_int_equal(completion_memory_for(&other), 0);
+    other = fixture.config;
+    other.write_ahead = true;
+    assert_int_equal(completion_memory_for(&other), 0);
+    tear_down(&fixture);
+}
+
+/* It does not wait for what it never gives. */
+static void
+test_no_memory_is_lent(void **state)
+{
+    Fixture fixture;
+    uint8_t *bytes = (uint8_t *)&fixture;
+
+    (void)state;
+    set_up(&fixture);
+    start(&fixture);
+    assert_true(completion_lend_memory(fixture.completion, &bytes, &fixture.err));
+    assert_null(bytes);
+    completion_return_memory(fixture.completion, bytes);
+    tear_down(&fixture);
+}
+
+typedef struct Loan {
+    Fixture *fixture;
+    uint8_t *bytes;
+} Loan;
+
+static void *
+lend(void *arg)
+{
+    Loan *loan = arg;
+    Error err = ERROR_INIT;
+
+    return completion_lend_memory(loan->fixture->completion, &loan->bytes, &err) ? arg : NULL;
+}
+
+/* When all is lent, there is only what comes back. */
+static void
+test_memory_is_bounded(void **state)
+{
+    Fixture fixture;
+    uint8_t *lent[COMPLETION_QUEUE];
+    Loan last = {.fixture = &fixture};
+    pthread_t borrower;
+    size_t count;
+
+    (void)state;
+    set_up_memory(&fixture);
+    count = completion_memory_for(&fixture.config);
+    assert_in_range(count, 1, COMPLETION_QUEUE);
+    for (size_t i = 0; i < count; i++) {
+        assert_true(completion_lend_memory(fixture.completion, &lent[i], &fixture.err));
+        memset(lent[i], (int)i, MB);
+    }
+    assert_int_equal(pthread_create(&borrower, NULL, lend, &last), 0);
+    completion_return_memory(fixture.completion, lent[1]);
+    assert_int_equal(pthread_join(borrower, NULL), 0);
+    assert_ptr_equal(last.bytes, lent[1]);
+    for (size_t i = 0; i < count; i++) {
+        assert_int_equal(lent[i][MB - 1], i);
+        completion_return_memory(fixture.completion, lent[i]);
+    }
+    tear_down(&fixture);
+}
+
+static void
+assert_all_compressed(Fixture *fixture, uint64_t last)
+{
+    char name[WAL_NAME_SIZE];
+    char file[WAL_NAME_SIZE + 16];
+
+    for (uint64_t number = 1; number <= last; number++) {
+        wal_segment_name(name, 1, number, (uint32_t)MB);
+        (void)snprintf(file, sizeof file, "%s.lz4", name);
+        assert_true(temp_dir_exists(&fixture->dir, file));
+        (void)snprintf(file, sizeof file, "%s.partial", name);
+        assert_false(temp_dir_exists(&fixture->dir, file));
+    }
+}
+
+/* With FLUSHes among them, which may meet a segment in any state. */
+static void
+test_many_segments_in_memory(void **state)
+{
+    static const uint64_t rarities[] = {1, 2, 3, 7};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof rarities / sizeof rarities[0]; i++) {
+        Fixture fixture;
+
+        set_up_memory(&fixture);
+        for (uint64_t number = 1; number <= 100; number++) {
+            bool in_file = number % 5 == 0; /* settled before it was complete */
+
+            assert_true(in_file ? add(&fixture, number) : add_in_memory(&fixture, number));
+            if (number % rarities[i] == 0)
+                assert_true(completion_sync(fixture.completion, &fixture.err));
+            assert_true(durable_mark_get(&fixture.mark) <= durable_mark_get(&fixture.written));
+        }
+        assert_true(completion_drain(fixture.completion, &fixture.err));
+        assert_int_equal(durable_mark_get(&fixture.mark), 101 * MB);
+        assert_int_equal(durable_mark_get(&fixture.written), 101 * MB);
+        assert_all_compressed(&fixture, 100);
+        tear_down(&fixture);
+    }
+}
+
+/* Nothing is written any more, and nothing leaks. */
+static void
+test_halt_with_segments_in_memory(void **state)
+{
+    Fixture fixture;
+    CompleteSegment late;
+
+    (void)state;
+    set_up_memory(&fixture);
+    late = make_in_memory(&fixture, 3);
+    assert_true(add_in_memory(&fixture, 1));
+    assert_true(add_in_memory(&fixture, 2));
+    completion_halt(fixture.completion);
+    completion_return_memory(fixture.completion, late.bytes);
+    assert_false(temp_dir_exists(&fixture.dir, "000000010000000000000001.partial"));
+    assert_false(temp_dir_exists(&fixture.dir, "000000010000000000000002.partial"));
+    tear_down(&fixture);
+}
+
+/* Who adds after a failure gives its memory back nevertheless. */
+static void
+test_failure_with_segments_in_memory(void **state)
+{
+    Fixture fixture;
+    CompleteSegment late;
+    CompleteSegment next;
+    uint8_t *bytes;
+    Error err = ERROR_INIT;
+
+    (void)state;
+    set_up_memory(&fixture);
+    temp_dir_mkdir(&fixture.dir, "000000010000000000000001.tmp.lz4");
+    late = make_in_memory(&fixture, 1);
+    next = make_in_memory(&fixture, 2);
+    assert_true(completion_add(fixture.completion, &late, &fixture.err));
+    assert_false(completion_drain(fixture.completion, &fixture.err));
+    assert_false(completion_add(fixture.completion, &next, &err));
+    assert_string_equal(err.message, fixture.err.message);
+    assert_false(completion_lend_memory(fixture.completion, &bytes, &err));
+    completion_halt(fixture.completion);
+    tear_down(&fixture);
+}
+
+/* Preparing ends between two pieces, also when they are in memory. */
+static void
+test_compression_of_memory_ends_early(void **state)
+{
+    const atomic_bool ending = true;
+    Fixture fixture;
+    SegmentTools tools;
+    SegmentJob job;
+
+    (void)state;
+    set_up_memory(&fixture);
+    assert_true(segment_tools_init(&tools, &fixture.config, &ending, &fixture.err));
+    job = (SegmentJob){.segment = make_in_memory(&fixture, 1)};
+    assert_false(segment_job_prepare(&job, &tools, &fixture.err));
+    assert_int_equal(fixture.err.code, ERR_STOPPED);
+    completion_return_memory(fixture.completion, job.segment.bytes);
+    segment_job_free(&job);
+    assert_false(temp_dir_exists(&fixture.dir, "000000010000000000000001.tmp.lz4"));
+    segment_tools_free(&tools);
+    tear_down(&fixture);
+}
+
 static void
 test_bad_level(void **state)
 {
@@ -308,10 +538,20 @@ int
 main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_nothing_to_do),       cmocka_unit_test(test_many_segments),
-        cmocka_unit_test(test_after_a_failure),     cmocka_unit_test(test_compression_ends_early),
-        cmocka_unit_test(test_bad_level),           cmocka_unit_test(test_room),
+        cmocka_unit_test(test_nothing_to_do),
+        cmocka_unit_test(test_many_segments),
+        cmocka_unit_test(test_after_a_failure),
+        cmocka_unit_test(test_compression_ends_early),
+        cmocka_unit_test(test_bad_level),
+        cmocka_unit_test(test_room),
         cmocka_unit_test(test_room_cannot_be_made),
+        cmocka_unit_test(test_who_has_memory),
+        cmocka_unit_test(test_no_memory_is_lent),
+        cmocka_unit_test(test_memory_is_bounded),
+        cmocka_unit_test(test_many_segments_in_memory),
+        cmocka_unit_test(test_halt_with_segments_in_memory),
+        cmocka_unit_test(test_failure_with_segments_in_memory),
+        cmocka_unit_test(test_compression_of_memory_ends_early),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -51,8 +51,8 @@ typedef struct Fixture {
     TempDir dir;
     WalDirConfig config;
     WalBuilder ours;
-    WalBuilder others; /* as sound, but another segment */
-    SegmentFile file;
+    WalBuilder others;       /* as sound, but another segment */
+    CompleteSegment segment; /* ours; in its file, or in memory */
     atomic_bool ending;
     uint8_t *buffer;
     size_t buffer_size;
@@ -119,14 +119,27 @@ set_up(Fixture *fixture)
     assert_non_null(fixture->buffer);
     atomic_init(&fixture->ending, false);
     synced[0] = '\0';
-    assert_true(segment_file_open(&fixture->config, NAME, &fixture->file, &fixture->err));
-    assert_true(segment_file_write(&fixture->file, bytes_of(&fixture->ours), 0, &fixture->err));
+    fixture->segment = (CompleteSegment){.name = NAME};
+    assert_true(segment_file_open(&fixture->config, NAME, &fixture->segment.file, &fixture->err));
+    assert_true(segment_file_fill(&fixture->segment.file, bytes_of(&fixture->ours), &fixture->err));
+}
+
+/* Ours has no file (yet), only its bytes. */
+static void
+move_to_memory(Fixture *fixture)
+{
+    segment_file_free(&fixture->segment.file);
+    assert_int_equal(unlink(temp_dir_path(&fixture->dir, NAME ".partial")), 0);
+    fixture->segment.bytes = malloc(MB);
+    assert_non_null(fixture->segment.bytes);
+    memcpy(fixture->segment.bytes, bytes_of(&fixture->ours).data, MB);
 }
 
 static void
 tear_down(Fixture *fixture)
 {
-    segment_file_free(&fixture->file);
+    segment_file_free(&fixture->segment.file);
+    free(fixture->segment.bytes);
     free(fixture->buffer);
     wal_builder_free(&fixture->ours);
     wal_builder_free(&fixture->others);
@@ -137,8 +150,7 @@ static bool
 resolve(Fixture *fixture)
 {
     const ConflictCheck check = {.config = &fixture->config,
-                                 .name = NAME,
-                                 .file = &fixture->file,
+                                 .segment = &fixture->segment,
                                  .ending = &fixture->ending,
                                  .buffer = fixture->buffer,
                                  .buffer_size = fixture->buffer_size};
@@ -251,14 +263,16 @@ static void
 test_each_content(void **state)
 {
     (void)state;
-    for (unsigned i = 0; i < METHODS * CONTENTS; i++) {
-        CompressionMethod method = (CompressionMethod)(i / CONTENTS);
+    for (unsigned i = 0; i < 2 * METHODS * CONTENTS; i++) {
+        CompressionMethod method = (CompressionMethod)(i / CONTENTS % METHODS);
         Content content = (Content)(i % CONTENTS);
         char damaged[80];
         Fixture fixture;
         bool ok;
 
         set_up(&fixture);
+        if (i >= METHODS * CONTENTS)
+            move_to_memory(&fixture);
         leave(&fixture, method, content);
         (void)snprintf(damaged, sizeof damaged, "%s.damaged", form_name(method));
         ok = resolve(&fixture);
@@ -434,8 +448,10 @@ test_any_buffer(void **state)
     set_up(&fixture);
     leave(&fixture, COMPRESSION_NONE, SAME);
     leave(&fixture, COMPRESSION_LZ4, SAME);
-    for (size_t i = 0; i < COUNT(sizes); i++) {
-        fixture.buffer_size = sizes[i];
+    for (size_t i = 0; i < 2 * COUNT(sizes); i++) {
+        if (i == COUNT(sizes))
+            move_to_memory(&fixture);
+        fixture.buffer_size = sizes[i % COUNT(sizes)];
         fixture.exists = false;
         assert_true(resolve(&fixture));
         assert_true(fixture.exists);
@@ -458,7 +474,7 @@ test_own_file_shrinks(void **state)
     (void)state;
     set_up(&fixture);
     leave(&fixture, COMPRESSION_NONE, SAME);
-    assert_int_equal(ftruncate(fixture.file.fd, (off_t)(MB - 1)), 0);
+    assert_int_equal(ftruncate(fixture.segment.file.fd, (off_t)(MB - 1)), 0);
     assert_false(resolve(&fixture));
     assert_int_equal(fixture.err.sys_errno, EEXIST);
     tear_down(&fixture);

@@ -223,23 +223,122 @@ test_trim(void **state)
     tear_down(&fixture);
 }
 
-/* Reading has a place of its own, which writing does not move. */
-static void
-test_rewind(void **state)
+/* ---- much at once, and back ---- */
+
+static const uint8_t *
+noise(void)
 {
+    static uint8_t bytes[1024 * 1024];
+
+    for (size_t i = 0; i < MB; i++)
+        bytes[i] = (uint8_t)(1 + (i * 31 + i / 251) % 255);
+    return bytes;
+}
+
+/* What is behind stays. */
+static void
+test_fill(void **state)
+{
+    static const size_t lengths[] = {0, 1, 128 * 1024 - 1, 128 * 1024, 128 * 1024 + 1, MB};
+
+    (void)state;
+    for (size_t i = 0; i < COUNT(lengths); i++) {
+        const Span bytes = {.data = noise(), .len = lengths[i]};
+        Fixture fixture;
+        Buf content;
+
+        set_up(&fixture);
+        leave(&fixture, 7, MB);
+        assert_true(open_file(&fixture));
+        assert_true(segment_file_fill(&fixture.file, bytes, &fixture.err));
+        content = temp_dir_read(&fixture.dir, NAME ".partial");
+        assert_int_equal(content.len, MB);
+        assert_memory_equal(content.data, bytes.data, bytes.len);
+        for (size_t at = bytes.len; at < MB; at++)
+            assert_int_equal(content.data[at], 7);
+        buf_free(&content);
+        tear_down(&fixture);
+    }
+}
+
+/* From the beginning, in pieces of this length, and then no more. */
+static void
+assert_reads_back(SegmentBytes *bytes, size_t len)
+{
+    Error err = ERROR_INIT;
+    Span piece;
+    size_t at = 0;
+
+    assert_true(segment_bytes_rewind(bytes, &err));
+    do {
+        assert_true(segment_bytes_next(bytes, len, &piece, &err));
+        assert_int_equal(piece.len, MB - at < len ? MB - at : len);
+        if (piece.len > 0)
+            assert_memory_equal(piece.data, noise() + at, piece.len);
+        at += piece.len;
+    } while (piece.len > 0);
+    assert_int_equal(at, MB);
+    assert_int_equal(bytes->at, MB);
+}
+
+/* Wherever it is; reading has a place of its own, which writing does not move. */
+static void
+test_bytes(void **state)
+{
+    static const size_t lengths[] = {1000, 65536, 65537, MB};
+    CompleteSegment segment = {.name = NAME, .file = SEGMENT_FILE_NONE};
+    SegmentBytes bytes = {.segment = &segment, .size = MB, .buffer = malloc(MB)};
     Fixture fixture;
-    uint8_t byte = 0;
+
+    (void)state;
+    assert_non_null(bytes.buffer);
+    set_up(&fixture);
+    segment.bytes = malloc(MB);
+    assert_non_null(segment.bytes);
+    memcpy(segment.bytes, noise(), MB);
+    for (size_t i = 0; i < COUNT(lengths); i++)
+        assert_reads_back(&bytes, lengths[i]);
+    free(segment.bytes);
+    segment.bytes = NULL;
+
+    assert_true(open_file(&fixture));
+    segment.file = fixture.file;
+    assert_true(segment_file_fill(&segment.file, (Span){.data = noise(), .len = MB}, &fixture.err));
+    for (size_t i = 0; i < COUNT(lengths); i++) {
+        assert_reads_back(&bytes, lengths[i]);
+        assert_true(
+            segment_file_write(&segment.file, (Span){.data = noise(), .len = 5}, 0, &fixture.err));
+    }
+    free(bytes.buffer);
+    tear_down(&fixture);
+}
+
+/* A file that has become shorter gives what there is; one that cannot be read gives nothing. */
+static void
+test_bytes_of_a_bad_file(void **state)
+{
+    CompleteSegment segment = {.name = NAME};
+    uint8_t buffer[100];
+    SegmentBytes bytes = {.segment = &segment, .size = MB, .buffer = buffer};
+    Fixture fixture;
+    Span piece;
 
     (void)state;
     set_up(&fixture);
-    leave(&fixture, 7, 10);
     assert_true(open_file(&fixture));
-    for (int i = 0; i < 2; i++) {
-        assert_true(segment_file_rewind(&fixture.file, &fixture.err));
-        assert_true(segment_file_write(&fixture.file, span_of("x"), 5, &fixture.err));
-        assert_int_equal(read(fixture.file.fd, &byte, 1), 1);
-        assert_int_equal(byte, 7);
-    }
+    segment.file = fixture.file;
+    assert_int_equal(ftruncate(segment.file.fd, 70), 0);
+    assert_true(segment_bytes_rewind(&bytes, &fixture.err));
+    assert_true(segment_bytes_next(&bytes, sizeof buffer, &piece, &fixture.err));
+    assert_int_equal(piece.len, 70);
+    assert_true(segment_bytes_next(&bytes, sizeof buffer, &piece, &fixture.err));
+    assert_int_equal(piece.len, 0);
+
+    segment.file.fd = -1;
+    assert_false(segment_bytes_next(&bytes, sizeof buffer, &piece, &fixture.err));
+    assert_int_equal(fixture.err.sys_errno, EBADF);
+    assert_false(segment_bytes_rewind(&bytes, &fixture.err));
+    assert_non_null(strstr(fixture.err.message, "could not seek in file"));
     tear_down(&fixture);
 }
 
@@ -316,11 +415,18 @@ int
 main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_sizes_before),   cmocka_unit_test(test_interrupted_reservation),
-        cmocka_unit_test(test_no_space),       cmocka_unit_test(test_mode),
-        cmocka_unit_test(test_write_and_pad),  cmocka_unit_test(test_trim),
-        cmocka_unit_test(test_rewind),         cmocka_unit_test(test_room_becomes_the_file),
-        cmocka_unit_test(test_room_gives_way), cmocka_unit_test(test_no_room),
+        cmocka_unit_test(test_sizes_before),
+        cmocka_unit_test(test_interrupted_reservation),
+        cmocka_unit_test(test_no_space),
+        cmocka_unit_test(test_mode),
+        cmocka_unit_test(test_write_and_pad),
+        cmocka_unit_test(test_trim),
+        cmocka_unit_test(test_fill),
+        cmocka_unit_test(test_bytes),
+        cmocka_unit_test(test_bytes_of_a_bad_file),
+        cmocka_unit_test(test_room_becomes_the_file),
+        cmocka_unit_test(test_room_gives_way),
+        cmocka_unit_test(test_no_room),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -17,26 +17,8 @@
 
 #define MB ((uint64_t)1024 * 1024)
 
-typedef struct Finished {
-    size_t calls;
-    Lsn end;
-    TimeLineID timeline;
-} Finished;
-
-static void
-note_finished(void *ctx, Lsn end, TimeLineID timeline)
-{
-    Finished *finished = ctx;
-
-    finished->calls++;
-    finished->end = end;
-    finished->timeline = timeline;
-}
-
 typedef struct Fixture {
     Recording recording;
-    Finished finished;
-    WalObserver observer;
     Segmenter segmenter;
     Error err;
 } Fixture;
@@ -53,11 +35,7 @@ set_up(Fixture *fixture, uint32_t segment_size, TimeLineID timeline, Lsn start)
     assert_non_null(sink);
     assert_true(sink_archive_begin(sink, &archive, &fixture->err));
     buf_clear(&fixture->recording.text);
-    fixture->observer = (WalObserver){.segment_finished = note_finished, .ctx = &fixture->finished};
-    fixture->segmenter = (Segmenter){.sink = sink,
-                                     .observer = &fixture->observer,
-                                     .segment_size = segment_size,
-                                     .now = 1700000000};
+    fixture->segmenter = (Segmenter){.sink = sink, .segment_size = segment_size, .now = 1700000000};
     segmenter_start(&fixture->segmenter, timeline, start);
 }
 
@@ -153,9 +131,6 @@ test_chunks_do_not_show(void **state)
         assert_true(segmenter_end(&fixture.segmenter, &fixture.err));
         assert_true(segmenter_end(&fixture.segmenter, &fixture.err));
         assert_string_equal(recording_text(&fixture.recording), buf_text(&expected));
-        assert_int_equal(fixture.finished.calls, 3);
-        assert_int_equal(fixture.finished.end, 8 * MB);
-        assert_int_equal(fixture.finished.timeline, 1);
         tear_down(&fixture);
     }
     buf_free(&expected);
@@ -201,9 +176,6 @@ test_next_log_file(void **state)
     assert_false(fixture.segmenter.open);
     assert_int_equal(fixture.segmenter.position, 0x301000000);
     assert_string_equal(recording_text(&fixture.recording), buf_text(&expected));
-    assert_int_equal(fixture.finished.calls, 2);
-    assert_int_equal(fixture.finished.end, 0x301000000);
-    assert_int_equal(fixture.finished.timeline, 10);
     tear_down(&fixture);
 
     buf_clear(&expected);
@@ -329,7 +301,6 @@ test_sink_failures(void **state)
         assert_false(ok);
         assert_int_equal(fixture.err.code, ERR_SYSTEM);
         assert_int_equal(fixture.recording.events, fail_at);
-        assert_int_equal(fixture.finished.calls, fail_at > 4 ? 1 : 0);
         tear_down(&fixture);
     }
     free_wal(wal);
@@ -354,25 +325,8 @@ test_restart_on_the_next_timeline(void **state)
     push_pieces(&fixture, 7 * MB, wal, 8192);
     assert_true(segmenter_end(&fixture.segmenter, &fixture.err));
     assert_string_equal(recording_text(&fixture.recording), buf_text(&expected));
-    assert_int_equal(fixture.finished.timeline, 2);
     tear_down(&fixture);
     buf_free(&expected);
-    free_wal(wal);
-}
-
-static void
-test_no_observer(void **state)
-{
-    Span wal = make_wal(MB);
-    Fixture fixture;
-
-    (void)state;
-    set_up(&fixture, (uint32_t)MB, 1, 0);
-    fixture.observer = (WalObserver){.ctx = NULL};
-    push_pieces(&fixture, 0, wal, MB);
-    assert_false(fixture.segmenter.open);
-    assert_int_equal(fixture.finished.calls, 0);
-    tear_down(&fixture);
     free_wal(wal);
 }
 
@@ -389,7 +343,6 @@ main(void)
         cmocka_unit_test(test_end_of_all_positions),
         cmocka_unit_test(test_sink_failures),
         cmocka_unit_test(test_restart_on_the_next_timeline),
-        cmocka_unit_test(test_no_observer),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

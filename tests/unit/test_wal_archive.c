@@ -302,13 +302,11 @@ test_chunks_do_not_show(void **state)
 static void
 test_behind_the_segmenter(void **state)
 {
-    const WalObserver observer = {.ctx = NULL};
     Here *here = *state;
     Segmenter segmenter;
 
     start(here, MB);
-    segmenter = (Segmenter){
-        .sink = here->sink, .observer = &observer, .segment_size = MB, .now = 1700000000};
+    segmenter = (Segmenter){.sink = here->sink, .segment_size = MB, .now = 1700000000};
     segmenter_start(&segmenter, 1, 3 * MB);
     assert_true(segmenter_push(&segmenter, 3 * MB, wal_of(here, MB), &here->err) &&
                 segmenter_push(&segmenter, 4 * MB, wal_of(here, 100), &here->err) &&

@@ -434,6 +434,49 @@ test_complete_segment(void **state)
 }
 
 static void
+note_finished(void *ctx, Lsn end, TimeLineID timeline)
+{
+    char what[64];
+
+    (void)ctx;
+    (void)snprintf(what, sizeof what, LSN_FORMAT " on %u", LSN_ARGS(end), timeline);
+    (void)note_op("finished", what, NULL);
+}
+
+/* Not before the segment is on disk under its name; one that is cut short never is. */
+static void
+test_finished_segment(void **state)
+{
+    Fixture fixture;
+
+    (void)state;
+    set_up(&fixture);
+    fixture.config.archive_status = false;
+    fixture.config.finished = note_finished;
+    open_dir(&fixture);
+    assert_true(push_segment(&fixture, SEGMENT_3, 1, MB, true));
+    await_line("finished");
+    assert_string_equal(buf_text(&ops.log), "fdatasync " SEGMENT_3 ".partial at 0/0\n"
+                                            "rename " SEGMENT_3 ".partial " SEGMENT_3 " at 0/0\n"
+                                            "fsync DIR at 0/0\n"
+                                            "finished 0/400000 on 1 at 0/400000\n");
+    assert_true(push_segment(&fixture, SEGMENT_4, 1, 777, false));
+    assert_true(finish(&fixture));
+    assert_null(strstr(buf_text(&ops.log), "finished 0/500000"));
+    tear_down(&fixture);
+
+    set_up(&fixture);
+    fixture.config.remainder = WAL_PAD;
+    fixture.config.finished = note_finished;
+    open_dir(&fixture);
+    assert_true(push_segment(&fixture, SEGMENT_3, 1, 777, false));
+    assert_true(finish(&fixture));
+    assert_true(temp_dir_exists(&fixture.dir, SEGMENT_3));
+    assert_null(strstr(buf_text(&ops.log), "finished"));
+    tear_down(&fixture);
+}
+
+static void
 test_no_sync(void **state)
 {
     Fixture fixture;
@@ -1201,11 +1244,14 @@ test_slow_first_segment(void **state)
         await_line(methods[i] == COMPRESSION_NONE ? "fdatasync " SEGMENT_4 ".partial"
                                                   : "fsync " SEGMENT_4 ".tmp.lz4");
         assert_int_equal(mark_of(&fixture), 0);
-        assert_int_equal(durable_mark_get(&fixture.written), START_4 + MB);
-        assert_true(temp_dir_exists(&fixture.dir, SEGMENT_4 ".partial"));
+        assert_int_equal(durable_mark_get(&fixture.written),
+                         methods[i] == COMPRESSION_NONE ? START_4 + MB : 0);
+        assert_true(temp_dir_exists(&fixture.dir, SEGMENT_4 ".partial") ==
+                    (methods[i] == COMPRESSION_NONE));
         release();
         assert_true(finish(&fixture));
         assert_int_equal(mark_of(&fixture), START_4 + MB);
+        assert_int_equal(durable_mark_get(&fixture.written), START_4 + MB);
         assert_order("rename " SEGMENT_3, "rename " SEGMENT_4);
         tear_down(&fixture);
     }
@@ -1267,6 +1313,9 @@ test_flush_does_not_wait_for_names(void **state)
         await_held();
         assert_true(sink_flush(fixture.sink, START_4 + 5000, &fixture.err));
         assert_int_equal(mark_of(&fixture), START_4 + 5000);
+        assert_int_equal(durable_mark_get(&fixture.written), START_4 + 5000);
+        assert_content(&fixture, SEGMENT_3 ".partial", wal_bytes(1), MB);
+        assert_partial(&fixture, SEGMENT_4, 2, 5000);
         assert_false(temp_dir_exists(&fixture.dir, SEGMENT_3));
         release();
         assert_true(sink_entry_end(fixture.sink, false, &fixture.err));
@@ -1360,9 +1409,10 @@ test_abandoned_in_a_thread(void **state)
         await_held();
         sink_free(fixture.sink);
         fixture.sink = NULL;
-        assert_content(&fixture, SEGMENT_3 ".partial", wal_bytes(1), MB);
-        assert_false(temp_dir_exists(&fixture.dir, SEGMENT_3));
-        assert_false(temp_dir_exists(&fixture.dir, SEGMENT_3 ".gz"));
+        /* What is to be compressed had no file yet, and nobody was told of it. */
+        if (methods[i] == COMPRESSION_NONE)
+            assert_content(&fixture, SEGMENT_3 ".partial", wal_bytes(1), MB);
+        assert_int_equal(count_files(&fixture), methods[i] == COMPRESSION_NONE ? 1 : 0);
         (void)snprintf(line, sizeof line, "%s at 0/0\n", held[i]);
         assert_string_equal(buf_text(&ops.log), line);
         assert_int_equal(mark_of(&fixture), 0);
@@ -1370,7 +1420,7 @@ test_abandoned_in_a_thread(void **state)
     }
 }
 
-/* What was compressed and has no name yet goes. */
+/* What was compressed and has no name yet goes; what was flushed meanwhile stays. */
 static void
 test_abandoned_before_its_name(void **state)
 {
@@ -1384,6 +1434,7 @@ test_abandoned_before_its_name(void **state)
     assert_true(push_segment(&fixture, SEGMENT_3, 1, MB, true));
     await_held();
     assert_true(temp_dir_exists(&fixture.dir, SEGMENT_3 ".tmp.gz"));
+    assert_true(sink_flush(fixture.sink, START_4, &fixture.err));
     sink_free(fixture.sink);
     fixture.sink = NULL;
     assert_false(temp_dir_exists(&fixture.dir, SEGMENT_3 ".tmp.gz"));
@@ -1652,7 +1703,7 @@ test_compressed(void **state)
     }
 }
 
-/* The plain file is the segment until the other is one. */
+/* It has its name when it is on disk. */
 static void
 test_compressed_in_order(void **state)
 {
@@ -1669,6 +1720,359 @@ test_compressed_in_order(void **state)
                                             "fsync DIR at 0/0\n");
     assert_int_equal(mark_of(&fixture), START_4);
     tear_down(&fixture);
+}
+
+/* One flipped bit, wherever it is, does not pass unless it says nothing. */
+static void
+assert_bit_matters(Fixture *fixture, const char *name, CompressionMethod method)
+{
+    Buf content = BUF_INIT;
+    Error err = ERROR_INIT;
+    bool whole = wal_segment_read(temp_dir_path(&fixture->dir, name), method, (uint32_t)MB, collect,
+                                  &content, &err) &&
+                 content.len == MB;
+
+    if (whole)
+        assert_memory_equal(content.data, wal_bytes(1), MB);
+    buf_free(&content);
+}
+
+static void
+test_damage_shows(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < COUNT(methods_that_compress); i++) {
+        const CompressionMethod method = methods_that_compress[i];
+        Fixture fixture;
+        char name[64];
+        Buf packed;
+
+        set_up(&fixture);
+        compress_with(&fixture, method);
+        open_dir(&fixture);
+        assert_true(push_segment(&fixture, SEGMENT_3, 1, MB, true));
+        assert_true(finish(&fixture));
+        (void)snprintf(name, sizeof name, SEGMENT_3 "%s", compression_suffix(method));
+        packed = temp_dir_read(&fixture.dir, name);
+        for (size_t bit = 0; bit < 8 * packed.len; bit += 1 + bit % 397) {
+            packed.data[bit / 8] ^= (uint8_t)(1u << bit % 8);
+            temp_dir_write(&fixture.dir, name, packed.data, packed.len);
+            assert_bit_matters(&fixture, name, method);
+            packed.data[bit / 8] ^= (uint8_t)(1u << bit % 8);
+        }
+        buf_free(&packed);
+        tear_down(&fixture);
+    }
+}
+
+/* ---- in memory ---- */
+
+static Lsn
+written_of(Fixture *fixture)
+{
+    return durable_mark_get(&fixture->written);
+}
+
+/* A FLUSH makes the file; what follows is written at once, as if there had never been memory. */
+static void
+test_flush_settles(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < COUNT(methods_that_compress); i++) {
+        Fixture fixture;
+
+        set_up(&fixture);
+        compress_with(&fixture, methods_that_compress[i]);
+        fixture.config.file_mode = 0640;
+        open_dir(&fixture);
+        assert_true(begin(&fixture, SEGMENT_3, MB));
+        assert_true(sink_flush(fixture.sink, START_3, &fixture.err));
+        assert_true(push_wal(&fixture, 1, 0, 5000));
+        assert_int_equal(count_files(&fixture), 0);
+        assert_int_equal(written_of(&fixture), 0);
+        assert_int_equal(mark_of(&fixture), START_3);
+
+        buf_clear(&ops.log);
+        assert_true(sink_flush(fixture.sink, START_3 + 5000, &fixture.err));
+        assert_string_equal(buf_text(&ops.log), "fdatasync " SEGMENT_3 ".partial at 0/300000\n"
+                                                "fsync DIR at 0/300000\n");
+        assert_partial(&fixture, SEGMENT_3, 1, 5000);
+        assert_int_equal(written_of(&fixture), START_3 + 5000);
+        assert_int_equal(mark_of(&fixture), START_3 + 5000);
+
+        assert_true(push_wal(&fixture, 1, 5000, 100));
+        assert_partial(&fixture, SEGMENT_3, 1, 5100);
+        assert_int_equal(written_of(&fixture), START_3 + 5100);
+        assert_true(push_wal(&fixture, 1, 5100, MB - 5100));
+        assert_true(sink_entry_end(fixture.sink, true, &fixture.err));
+        assert_true(push_segment(&fixture, SEGMENT_4, 2, MB, true));
+        assert_true(finish(&fixture));
+        assert_unpacks(&fixture, SEGMENT_3, methods_that_compress[i], 1);
+        assert_unpacks(&fixture, SEGMENT_4, methods_that_compress[i], 2);
+        assert_int_equal(count_files(&fixture), 2);
+        tear_down(&fixture);
+    }
+}
+
+/* What nobody asks for before it is complete never has a file of its own, and counts as written
+ * when it has its name. */
+static void
+test_complete_in_memory(void **state)
+{
+    Fixture fixture;
+
+    (void)state;
+    set_up(&fixture);
+    compress_with(&fixture, COMPRESSION_LZ4);
+    fixture.config.file_mode = 0640;
+    open_dir(&fixture);
+    ops.held = "rename " SEGMENT_3 ".tmp.lz4";
+    assert_true(push_segment(&fixture, SEGMENT_3, 1, MB, true));
+    await_held();
+    assert_true(temp_dir_exists(&fixture.dir, SEGMENT_3 ".tmp.lz4"));
+    assert_int_equal(count_files(&fixture), 1);
+    assert_int_equal(written_of(&fixture), 0);
+    release();
+    assert_true(push_history(&fixture, "00000002.history", "1\t0/400000\tx\n"));
+    assert_int_equal(written_of(&fixture), START_4);
+    assert_int_equal(mark_of(&fixture), START_4);
+    assert_true(finish(&fixture));
+    assert_unpacks(&fixture, SEGMENT_3, COMPRESSION_LZ4, 1);
+    assert_null(strstr(buf_text(&ops.log), ".partial"));
+    tear_down(&fixture);
+}
+
+/* A FLUSH does not wait until what came before is compressed: that gets files, too. */
+static void
+test_flush_makes_files_of_complete_segments(void **state)
+{
+    Fixture fixture;
+
+    (void)state;
+    set_up(&fixture);
+    compress_with(&fixture, COMPRESSION_ZSTD);
+    fixture.config.file_mode = 0640;
+    leave(&fixture, &leftovers[6]); /* too long, and of something else */
+    open_dir(&fixture);
+    ops.held = "fsync " SEGMENT_3 ".tmp.zst";
+    assert_true(push_segment(&fixture, SEGMENT_3, 1, MB, true));
+    assert_true(push_segment(&fixture, SEGMENT_4, 2, MB, true));
+    await_held();
+    assert_int_equal(written_of(&fixture), 0);
+    assert_true(sink_flush(fixture.sink, START_4 + MB, &fixture.err));
+    assert_int_equal(mark_of(&fixture), START_4 + MB);
+    assert_int_equal(written_of(&fixture), START_4 + MB);
+    assert_content(&fixture, SEGMENT_3 ".partial", wal_bytes(1), MB);
+    assert_content(&fixture, SEGMENT_4 ".partial", wal_bytes(2), MB);
+    assert_int_equal(temp_dir_mode(&fixture.dir, SEGMENT_4 ".partial"), S_IFREG | 0640);
+    release();
+    assert_true(finish(&fixture));
+    assert_order("fdatasync " SEGMENT_4 ".partial", "fdatasync " SEGMENT_3 ".partial");
+    assert_true(strstr(buf_text(&ops.log), "fdatasync " SEGMENT_3 ".partial") <
+                strstr(buf_text(&ops.log), "fsync DIR"));
+    assert_unpacks(&fixture, SEGMENT_3, COMPRESSION_ZSTD, 1);
+    assert_unpacks(&fixture, SEGMENT_4, COMPRESSION_ZSTD, 2);
+    assert_int_equal(count_files(&fixture), 2);
+    tear_down(&fixture);
+}
+
+static void
+test_cut_short_in_memory(void **state)
+{
+    static const size_t lengths[] = {0, 1, 123456, 1024 * 1024 - 1};
+
+    (void)state;
+    for (size_t i = 0; i < COUNT(lengths); i++) {
+        const Lsn end = lengths[i] == 0 ? 0 : START_3 + lengths[i];
+        Fixture fixture;
+
+        set_up(&fixture);
+        compress_with(&fixture, COMPRESSION_LZ4);
+        open_dir(&fixture);
+        assert_true(push_segment(&fixture, SEGMENT_3, 1, lengths[i], false));
+        assert_int_equal(mark_of(&fixture), end);
+        assert_int_equal(written_of(&fixture), end);
+        assert_true(finish(&fixture));
+        assert_partial(&fixture, SEGMENT_3, 1, lengths[i]);
+        assert_string_equal(buf_text(&ops.log), "fdatasync " SEGMENT_3 ".partial at 0/0\n"
+                                                "fsync DIR at 0/0\n");
+        tear_down(&fixture);
+    }
+}
+
+/* What an earlier run has left stays as it is until all of it is in the complete segment, or is
+ * written over when there is a FLUSH. */
+static void
+test_leftover_and_memory(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < COUNT(leftovers); i++) {
+        Fixture fixture;
+        Buf before;
+
+        set_up(&fixture);
+        compress_with(&fixture, COMPRESSION_LZ4);
+        fixture.config.file_mode = 0640;
+        leave(&fixture, &leftovers[i]);
+        before = temp_dir_read(&fixture.dir, SEGMENT_3 ".partial");
+        open_dir(&fixture);
+        ops.held = "rename " SEGMENT_3 ".tmp.lz4";
+        assert_true(push_segment(&fixture, SEGMENT_3, 1, MB, true));
+        await_held();
+        assert_content(&fixture, SEGMENT_3 ".partial", before.data, before.len);
+        release();
+        assert_true(finish(&fixture));
+        assert_unpacks(&fixture, SEGMENT_3, COMPRESSION_LZ4, 1);
+        assert_int_equal(count_files(&fixture), 1);
+        buf_free(&before);
+        tear_down(&fixture);
+
+        set_up(&fixture);
+        compress_with(&fixture, COMPRESSION_LZ4);
+        leave(&fixture, &leftovers[i]);
+        open_dir(&fixture);
+        assert_true(begin(&fixture, SEGMENT_3, MB));
+        assert_true(push_wal(&fixture, 1, 0, 20000));
+        assert_true(sink_flush(fixture.sink, START_3 + 20000, &fixture.err));
+        before = temp_dir_read(&fixture.dir, SEGMENT_3 ".partial");
+        assert_int_equal(before.len, leftovers[i].len > MB ? leftovers[i].len : MB);
+        assert_memory_equal(before.data, wal_bytes(1), 20000);
+        if (leftovers[i].len > 20000 && leftovers[i].len <= MB)
+            assert_memory_equal(before.data + 20000, wal_bytes(leftovers[i].seed) + 20000,
+                                leftovers[i].len - 20000);
+        buf_free(&before);
+        tear_down(&fixture);
+    }
+}
+
+/* Abandoned: what is only in memory was never acknowledged, and what was there before stays. */
+static void
+test_abandoned_in_memory(void **state)
+{
+    Fixture fixture;
+
+    (void)state;
+    set_up(&fixture);
+    compress_with(&fixture, COMPRESSION_LZ4);
+    leave(&fixture, &leftovers[3]);
+    open_dir(&fixture);
+    assert_true(begin(&fixture, SEGMENT_3, MB));
+    assert_true(push_wal(&fixture, 2, 0, 5000));
+    sink_free(fixture.sink);
+    fixture.sink = NULL;
+    assert_content(&fixture, SEGMENT_3 ".partial", wal_bytes(leftovers[3].seed), leftovers[3].len);
+    assert_int_equal(mark_of(&fixture), 0);
+    assert_int_equal(written_of(&fixture), 0);
+    assert_int_equal(ops.calls, 0);
+    tear_down(&fixture);
+}
+
+/* A full disk shows when the file is wanted: the FLUSH fails, and nothing counts. */
+static void
+test_no_room_to_settle(void **state)
+{
+    static const bool complete[] = {true, false};
+
+    (void)state;
+    for (size_t i = 0; i < COUNT(complete); i++) {
+        Error again = ERROR_INIT;
+        Fixture fixture;
+
+        set_up(&fixture);
+        compress_with(&fixture, COMPRESSION_LZ4);
+        ops.reserve_failure = ENOSPC;
+        leave(&fixture, &leftovers[3]);
+        open_dir(&fixture);
+        ops.held = "fsync " SEGMENT_3 ".tmp.lz4";
+        assert_true(begin(&fixture, SEGMENT_3, MB));
+        assert_true(push_wal(&fixture, 2, 0, complete[i] ? MB : 5000));
+        if (complete[i]) {
+            assert_true(sink_entry_end(fixture.sink, true, &fixture.err));
+            await_held();
+        }
+        assert_false(sink_flush(fixture.sink, START_3 + 5000, &fixture.err));
+        assert_int_equal(fixture.err.sys_errno, ENOSPC);
+        assert_non_null(strstr(fixture.err.message, SEGMENT_3 ".partial\""));
+        assert_false(sink_flush(fixture.sink, START_3 + 5000, &again));
+        assert_string_equal(again.message, fixture.err.message);
+        sink_free(fixture.sink);
+        fixture.sink = NULL;
+        assert_content(&fixture, SEGMENT_3 ".partial", wal_bytes(leftovers[3].seed),
+                       leftovers[3].len);
+        assert_int_equal(count_files(&fixture), 1);
+        assert_int_equal(mark_of(&fixture), 0);
+        assert_int_equal(written_of(&fixture), 0);
+        tear_down(&fixture);
+    }
+}
+
+static void *
+release_later(void *line)
+{
+    await_line(line);
+    release();
+    return NULL;
+}
+
+/* None is named as long as the first one is not: the memory runs out, and is waited for. */
+static void
+test_memory_runs_out(void **state)
+{
+    char line[] = "fsync " SEGMENT_4 ".tmp.lz4";
+    Fixture fixture;
+    char name[WAL_NAME_SIZE];
+    pthread_t helper;
+
+    (void)state;
+    set_up(&fixture);
+    compress_with(&fixture, COMPRESSION_LZ4);
+    fixture.config.file_mode = 0640;
+    open_dir(&fixture);
+    ops.held = "fsync " SEGMENT_3 ".tmp.lz4";
+    assert_int_equal(pthread_create(&helper, NULL, release_later, line), 0);
+    for (uint64_t number = 3; number < 30; number++) {
+        wal_segment_name(name, 1, number, (uint32_t)MB);
+        assert_true(push_segment(&fixture, name, (unsigned)number, MB, true));
+        assert_true(written_of(&fixture) <= number * MB + MB);
+    }
+    assert_int_equal(__real_pthread_join(helper, NULL), 0);
+    assert_true(finish(&fixture));
+    for (uint64_t number = 3; number < 30; number++) {
+        wal_segment_name(name, 1, number, (uint32_t)MB);
+        assert_unpacks(&fixture, name, COMPRESSION_LZ4, (unsigned)number);
+    }
+    assert_int_equal(count_files(&fixture), 27);
+    assert_int_equal(mark_of(&fixture), 30 * MB);
+    assert_int_equal(written_of(&fixture), 30 * MB);
+    tear_down(&fixture);
+}
+
+/* Where there may be no FLUSH, or one for each commit, segments have their files at once. */
+static void
+test_not_in_memory(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < 3; i++) {
+        Fixture fixture;
+        char name[WAL_NAME_SIZE];
+
+        set_up(&fixture);
+        compress_with(&fixture, COMPRESSION_LZ4);
+        if (i == 0)
+            fixture.config.sync = WAL_NO_SYNC;
+        if (i == 1)
+            fixture.config.write_ahead = true;
+        if (i == 2)
+            fixture.config.segment_size = 1u << 25;
+        wal_segment_name(name, 1, 3, fixture.config.segment_size);
+        open_dir(&fixture);
+        assert_true(begin(&fixture, name, fixture.config.segment_size));
+        assert_int_equal(count_files(&fixture), 1);
+        assert_true(push_wal(&fixture, 1, 0, 5000));
+        assert_int_equal(written_of(&fixture),
+                         wal_segment_start(3, fixture.config.segment_size) + 5000);
+        tear_down(&fixture);
+    }
 }
 
 /* A backup's pg_wal is for a server, which reads plain segments. */
@@ -1807,6 +2211,7 @@ main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_complete_segment),
+        cmocka_unit_test(test_finished_segment),
         cmocka_unit_test(test_no_sync),
         cmocka_unit_test(test_no_archive_status),
         cmocka_unit_test(test_file_mode),
@@ -1853,6 +2258,16 @@ main(void)
         cmocka_unit_test(test_write_ahead_while_catching_up),
         cmocka_unit_test(test_compressed),
         cmocka_unit_test(test_compressed_in_order),
+        cmocka_unit_test(test_damage_shows),
+        cmocka_unit_test(test_flush_settles),
+        cmocka_unit_test(test_complete_in_memory),
+        cmocka_unit_test(test_flush_makes_files_of_complete_segments),
+        cmocka_unit_test(test_cut_short_in_memory),
+        cmocka_unit_test(test_leftover_and_memory),
+        cmocka_unit_test(test_abandoned_in_memory),
+        cmocka_unit_test(test_no_room_to_settle),
+        cmocka_unit_test(test_memory_runs_out),
+        cmocka_unit_test(test_not_in_memory),
         cmocka_unit_test(test_compression_is_for_archives),
         cmocka_unit_test(test_other_forms_go),
         cmocka_unit_test(test_same_segment_exists),
