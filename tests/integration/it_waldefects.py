@@ -43,9 +43,10 @@ TESTERS = {".gz": "gzip", ".lz4": "lz4", ".zst": "zstd"}
 
 
 def documented_keys():
-    """Those of the status file, from the first column of their table."""
+    """Those of the status file, from the first column of the table in its section."""
     text = (REPOSITORY / "docs/formats.md").read_text()
-    [table] = re.findall(r"^\| key \|.*\n((?:\|.*\n)*)", text, re.MULTILINE)
+    [section] = re.findall(r"^## The status file (.*?)(?:^## |\Z)", text, re.MULTILINE | re.DOTALL)
+    [table] = re.findall(r"^\| key \|.*\n((?:\|.*\n)*)", section, re.MULTILINE)
     return set(re.findall(r"`(\w+)`", "".join(row.split("|")[1] for row in table.splitlines())))
 
 
