@@ -153,10 +153,17 @@ wal_receiver_while_full(void *ctx, Error *err)
 static bool
 flush_if_wanted(WalReceiver *receiver, const FeedbackView *view, Error *err)
 {
+    FeedbackView after;
+
     if (receiver->config.durable == NULL || !feedback_wants_flush(&receiver->feedback, view))
         return true;
     feedback_note_flush(&receiver->feedback, view);
-    return sink_flush(receiver->config.sink, view->received, err);
+    if (!sink_flush(receiver->config.sink, view->received, err))
+        return false;
+    /* A quick disk has done it by now: a commit waits for the news. */
+    after = current_view(receiver);
+    after.deaf = view->deaf;
+    return send_status_if_due(receiver, &after, err);
 }
 
 /* The server wants to know, perhaps because it shuts down: then it waits for our flush. */

@@ -391,6 +391,14 @@ def hex_of(text):
 
 
 # What is in it is wrong, though its checksum is right.
+def wal_of_another_cluster(case):
+    """All of it says so."""
+    for path in sorted(case.specimen.path("pg_wal").glob("[0-9A-F]" * 24)):
+        segment = path.read_bytes()
+        case.specimen.write(f"pg_wal/{path.name}", flip(24)(segment, Case(
+            case.specimen, Place(path.name), case.places, case.random)))
+
+
 FORGED_MANIFEST = [
     *faults("table", SIZE,
             ("size one more", entry(Size=lambda size: size + 1)),
@@ -472,14 +480,10 @@ FORGED_MANIFEST = [
             ("range: no end", wal_range(End_LSN=None)),
             ("range: no timeline", wal_range(Timeline=None)),
             ("range: unknown key", wal_range(Unknown="value"))),
+    *faults("WAL directory", "WAL parsing failed for timeline 1.*: system identifier",
+            ("of another cluster", wal_of_another_cluster,
+             "WAL parsing failed for timeline 1.*: system identifier", "cluster")),
 ]
-
-def wal_of_another_cluster(case):
-    """All of it says so."""
-    for path in sorted(case.specimen.path("pg_wal").glob("[0-9A-F]" * 24)):
-        segment = path.read_bytes()
-        case.specimen.write(f"pg_wal/{path.name}", flip(24)(segment, Case(
-            case.specimen, Place(path.name), case.places, case.random)))
 
 
 # Only version 2 has the system identifier.
@@ -492,9 +496,6 @@ FORGED_MANIFEST_2 = [
     *faults("pg_control", "global/pg_control",
             ("another system identifier, in the manifest as well", agreed(edit(flip(0))),
              "global/pg_control")),
-    *faults("WAL directory", "WAL parsing failed for timeline 1.*: system identifier",
-            ("of another cluster", wal_of_another_cluster,
-             "WAL parsing failed for timeline 1.*: system identifier", "cluster")),
 ]
 
 
