@@ -76,6 +76,8 @@ stop_requested(const Stop *stop)
 bool
 bell_init(Bell *bell, Error *err)
 {
+    atomic_init(&bell->rung, false);
+    atomic_init(&bell->awaited, false);
     bell->fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (bell->fd < 0)
         return error_set_errno(err, errno, "could not create an event descriptor");
@@ -90,21 +92,33 @@ bell_destroy(Bell *bell)
     bell->fd = -1;
 }
 
+/* First `rung`, then `awaited`; who waits does it the other way round. So one sees the other, and
+ * only who really waits costs a system call. */
 void
 bell_ring(Bell *bell)
 {
     uint64_t one = 1;
-    /* It can only fail when the counter is full, and then the bell is ringing already. */
-    ssize_t written UNUSED = write(bell->fd, &one, sizeof one);
+
+    atomic_store(&bell->rung, true);
+    if (atomic_load(&bell->awaited)) {
+        /* It can only fail when the counter is full, and then the bell is ringing already. */
+        ssize_t written UNUSED = write(bell->fd, &one, sizeof one);
+    }
 }
 
 /* Whether it was rung since it was heard last. */
 static bool
 bell_heard(Bell *bell)
 {
-    uint64_t rings;
+    return bell != NULL && atomic_exchange(&bell->rung, false);
+}
 
-    return read(bell->fd, &rings, sizeof rings) == (ssize_t)sizeof rings;
+/* What woke us does so no more; it may be of a ring that was heard already. */
+static void
+bell_silence(const Bell *bell)
+{
+    uint64_t rings;
+    ssize_t got UNUSED = read(bell->fd, &rings, sizeof rings);
 }
 
 #undef error_set_stopped
@@ -136,8 +150,8 @@ poll_timeout(int64_t timeout_ms, int64_t start)
     return left > INT_MAX ? INT_MAX : (int)left;
 }
 
-WaitResult
-runtime_wait(int fd, short events, int64_t timeout_ms, const Stop *stop, Bell *bell, Error *err)
+static WaitResult
+wait_for(int fd, short events, int64_t timeout_ms, const Stop *stop, Bell *bell, Error *err)
 {
     struct pollfd fds[3] = {{.fd = fd, .events = events},
                             {.fd = stop == NULL ? -1 : stop->fd, .events = POLLIN},
@@ -145,7 +159,8 @@ runtime_wait(int fd, short events, int64_t timeout_ms, const Stop *stop, Bell *b
     int64_t start = clock_ms();
 
     for (;;) {
-        int ready = poll(fds, 3, poll_timeout(timeout_ms, start));
+        bool rung = bell != NULL && atomic_load(&bell->rung);
+        int ready = rung ? 0 : poll(fds, 3, poll_timeout(timeout_ms, start));
 
         if (ready < 0 && errno != EINTR) {
             (void)error_set_errno(err, errno, "could not wait for events");
@@ -153,13 +168,30 @@ runtime_wait(int fd, short events, int64_t timeout_ms, const Stop *stop, Bell *b
         }
         if (stop != NULL && stop_requested(stop))
             return WAIT_STOPPED;
-        if (bell != NULL && ready > 0 && fds[2].revents != 0 && bell_heard(bell))
+        if (bell != NULL && ready > 0 && fds[2].revents != 0) {
+            bell_silence(bell);
+            ready--;
+        }
+        if (bell_heard(bell))
             return WAIT_WOKEN;
         if (ready > 0)
             return WAIT_READY;
         if (ready == 0 && poll_timeout(timeout_ms, start) == 0)
             return WAIT_TIMEOUT; /* all of it, which may be more than poll can wait at once */
     }
+}
+
+WaitResult
+runtime_wait(int fd, short events, int64_t timeout_ms, const Stop *stop, Bell *bell, Error *err)
+{
+    WaitResult result;
+
+    if (bell != NULL)
+        atomic_store(&bell->awaited, true);
+    result = wait_for(fd, events, timeout_ms, stop, bell, err);
+    if (bell != NULL)
+        atomic_store(&bell->awaited, false);
+    return result;
 }
 
 /* ---- threads ---- */

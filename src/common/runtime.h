@@ -43,7 +43,9 @@ bool stop_check(const Stop *stop, Error *err) MUST_USE;
  * that nobody has heard yet are one.
  */
 typedef struct Bell {
-    int fd; /* an eventfd */
+    int fd;              /* an eventfd */
+    atomic_bool rung;    /* and not heard */
+    atomic_bool awaited; /* by one who waits, or is about to: who rings wakes it through the fd */
 } Bell;
 
 bool bell_init(Bell *bell, Error *err) MUST_USE;

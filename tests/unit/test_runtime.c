@@ -369,6 +369,53 @@ run_waiter(void *arg)
     waiter->result = runtime_wait(waiter->fd, POLLIN, LONG_MS, waiter->stop, waiter->bell, &err);
 }
 
+/* Two threads that ring for each other in turns: a ring that is lost ends in a timeout. */
+typedef struct Player {
+    Bell own;
+    Bell *other;
+    size_t rings; /* that were heard */
+    bool lost;
+} Player;
+
+#define ROUNDS 20000
+
+static void
+run_player(void *arg)
+{
+    Player *player = arg;
+
+    for (size_t i = 0; i < ROUNDS && !player->lost; i++) {
+        player->lost = wait_for(-1, 0, LONG_MS, NULL, &player->own) != WAIT_WOKEN;
+        player->rings += !player->lost;
+        bell_ring(player->other);
+    }
+}
+
+static void
+no_ring_is_lost(void **state)
+{
+    Player one = {.own = new_bell()};
+    Player two = {.own = new_bell()};
+    Thread threads[2];
+    Error err = ERROR_INIT;
+
+    (void)state;
+    one.other = &two.own;
+    two.other = &one.own;
+    bell_ring(&one.own);
+    assert_true(thread_start(&threads[0], run_player, &one, &err));
+    assert_true(thread_start(&threads[1], run_player, &two, &err));
+    thread_join(&threads[0]);
+    thread_join(&threads[1]);
+    assert_int_equal(one.rings, ROUNDS);
+    assert_int_equal(two.rings, ROUNDS);
+    /* The last ring of the second one. */
+    assert_int_equal(wait_for(-1, 0, 0, NULL, &one.own), WAIT_WOKEN);
+    assert_int_equal(wait_for(-1, 0, 0, NULL, &one.own), WAIT_TIMEOUT);
+    bell_destroy(&one.own);
+    bell_destroy(&two.own);
+}
+
 typedef enum Nudge { NUDGE_STOP, NUDGE_BELL, NUDGE_DATA } Nudge;
 
 static void
@@ -589,6 +636,7 @@ main(void)
         cmocka_unit_test(stop_waits_for_its_time),
         cmocka_unit_test(stop_keeps_errno),
         cmocka_unit_test(wait_fails),
+        cmocka_unit_test(no_ring_is_lost),
         cmocka_unit_test(wake_a_waiter_in_another_thread),
         cmocka_unit_test(one_stop_for_all),
         cmocka_unit_test(start_and_join),
