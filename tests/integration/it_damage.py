@@ -323,7 +323,8 @@ WAL_FAULTS = [
 # --- the manifest ---
 
 NO_MANIFEST = "manifest checksum mismatch|could not parse backup manifest|" \
-              "could not open file .*backup_manifest|parsing failed"
+              "duplicate path name in backup manifest|unrecognized checksum algorithm|" \
+              "invalid checksum for file|could not open file .*backup_manifest|parsing failed"
 PARSE = "could not parse backup manifest: .*"
 
 # What is in it is not what its checksum was made of.
