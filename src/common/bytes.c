@@ -122,6 +122,22 @@ get_le64(const uint8_t *at)
 }
 
 void
+put_le32(uint8_t *at, uint32_t value)
+{
+    at[0] = (uint8_t)value;
+    at[1] = (uint8_t)(value >> 8);
+    at[2] = (uint8_t)(value >> 16);
+    at[3] = (uint8_t)(value >> 24);
+}
+
+void
+put_le64(uint8_t *at, uint64_t value)
+{
+    put_le32(at, (uint32_t)value);
+    put_le32(at + 4, (uint32_t)(value >> 32));
+}
+
+void
 put_be32(uint8_t *at, uint32_t value)
 {
     at[0] = (uint8_t)(value >> 24);

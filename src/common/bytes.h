@@ -52,6 +52,9 @@ uint16_t get_le16(const uint8_t *at);
 uint32_t get_le32(const uint8_t *at);
 uint64_t get_le64(const uint8_t *at);
 
+void put_le32(uint8_t *at, uint32_t value);
+void put_le64(uint8_t *at, uint64_t value);
+
 void put_be32(uint8_t *at, uint32_t value);
 void put_be64(uint8_t *at, uint64_t value);
 

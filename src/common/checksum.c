@@ -4,6 +4,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include "common/bytes.h"
 #include "common/crc32c.h"
 
 static const struct {
@@ -101,8 +102,7 @@ checksum_finish(Checksum *checksum, Digest *ret_digest, Error *err)
     Digest digest = {.type = checksum->type, .len = (uint8_t)checksum_length(checksum->type)};
 
     if (checksum->type == CHECKSUM_CRC32C) {
-        for (int i = 0; i < 4; i++)
-            digest.bytes[i] = (uint8_t)(checksum->crc >> (8 * i));
+        put_le32(digest.bytes, checksum->crc);
     } else if (checksum->type != CHECKSUM_NONE) {
         if (EVP_DigestFinal_ex(checksum->sha, digest.bytes, NULL) != 1)
             return error_set(err, ERR_BUG, "could not finish a %s digest",

@@ -38,20 +38,6 @@ pages_of(uint64_t size, uint32_t page_size)
     return size / page_size + (size % page_size != 0);
 }
 
-static void
-put_le32(uint8_t *at, uint32_t value)
-{
-    for (int i = 0; i < 4; i++)
-        at[i] = (uint8_t)(value >> (8 * i));
-}
-
-static void
-put_le64(uint8_t *at, uint64_t value)
-{
-    put_le32(at, (uint32_t)value);
-    put_le32(at + 4, (uint32_t)(value >> 32));
-}
-
 /* ---- writing ---- */
 
 struct PageDigestWriter {

@@ -219,12 +219,9 @@ checker_check(Checker *checker, const ContentFile *file, FileFinding *ret_findin
 static void
 combine(Digest *digest, const Digest *more, uint64_t len)
 {
-    uint32_t crc = crc32c_combine(get_le32(digest->bytes), get_le32(more->bytes), len);
-
-    if (digest->type != CHECKSUM_CRC32C)
-        return;
-    for (int i = 0; i < 4; i++)
-        digest->bytes[i] = (uint8_t)(crc >> (8 * i));
+    if (digest->type == CHECKSUM_CRC32C)
+        put_le32(digest->bytes,
+                 crc32c_combine(get_le32(digest->bytes), get_le32(more->bytes), len));
 }
 
 void

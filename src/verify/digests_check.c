@@ -22,8 +22,8 @@ is_wanted(const VerifyConfig *config)
     return !config->skip_checksums;
 }
 
-static bool
-report_digests(Verifier *verifier, const char *what, Error *err)
+bool
+verifier_report_digests(Verifier *verifier, const char *what, Error *err)
 {
     const Problem problem = {.kind = PROBLEM_PAGE_DIGESTS, .path = PAGE_DIGESTS_NAME};
 
@@ -103,7 +103,7 @@ report_unusable(Verifier *verifier, const Error *failure, Error *err)
         return true;
     if (failure->code == ERR_FORMAT || failure->code == ERR_UNSUPPORTED ||
         failure->code == ERR_SYSTEM)
-        return report_digests(verifier, failure->message, err);
+        return verifier_report_digests(verifier, failure->message, err);
     *err = *failure;
     return false;
 }

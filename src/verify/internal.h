@@ -340,6 +340,9 @@ bool verifier_report_directories(Verifier *verifier, Error *err) MUST_USE;
  */
 bool verifier_open_digests(Verifier *verifier, Error *err) MUST_USE;
 
+/* That problem: `what` is wrong with it. */
+bool verifier_report_digests(Verifier *verifier, const char *what, Error *err) MUST_USE;
+
 /* ---- contents.c: many files, side by side ---- */
 
 typedef struct ContentList {

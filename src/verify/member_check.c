@@ -148,12 +148,9 @@ keep_control(MemberCheck *check, Span data)
 static bool
 compare_failed(MemberCheck *check, const Error *failure, Error *err)
 {
-    const Problem problem = {.kind = PROBLEM_PAGE_DIGESTS, .path = PAGE_DIGESTS_NAME};
-
     check->compared = false;
     if (failure->code == ERR_SYSTEM || failure->code == ERR_FORMAT)
-        return report(reporter_of(check), &problem, err, "\"%s\": %s", PAGE_DIGESTS_NAME,
-                      failure->message);
+        return verifier_report_digests(check->verifier, failure->message, err);
     *err = *failure;
     return false;
 }

@@ -1,15 +1,13 @@
 /*
- * A plain backup is checked in four steps, in the stock tool's order: the tree is compared with the
+ * A plain backup is checked in steps, in the stock tool's order: the tree is compared with the
  * manifest (what is extra or has another size), then the manifest with the tree (what is missing),
- * then the content of what is left is read, then the WAL is parsed. In tar format the archives
- * are read once, for names, sizes, content and WAL; then it is told what is missing, then what is
- * wrong with the WAL. Each step begins only while the caller wants more.
+ * then directories, then the content of what is left is read, then the WAL is parsed. In tar format
+ * the archives are read once, for names, sizes, content and WAL; then it is told what is missing,
+ * then what is wrong with the WAL. Each step begins only while the caller wants more.
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "common/file.h"
 #include "verify/internal.h"

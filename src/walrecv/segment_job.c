@@ -250,8 +250,7 @@ tell_finished(const SegmentJob *job, const WalDirConfig *config)
 
     if (config->finished != NULL && job->segment.done &&
         wal_segment_parse(job->segment.name, config->segment_size, &timeline, &number))
-        config->finished(config->ctx, wal_segment_start(number + 1, config->segment_size),
-                         timeline);
+        config->finished(config->ctx, job->segment.end, timeline);
 }
 
 bool

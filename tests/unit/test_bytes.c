@@ -166,6 +166,10 @@ fixed_places(void **state)
     assert_memory_equal(out, "\x00\xF1\x02\x03\x04\x00", 6);
     put_be64(out + 1, UINT64_C(0xF1F2F3F405060708));
     assert_memory_equal(out, "\x00\xF1\xF2\xF3\xF4\x05\x06\x07\x08\x00", 10);
+    put_le32(out + 1, 0xF1020304);
+    assert_memory_equal(out, "\x00\x04\x03\x02\xF1\x05\x06\x07\x08\x00", 10);
+    put_le64(out + 1, UINT64_C(0xF1F2F3F405060708));
+    assert_memory_equal(out, "\x00\x08\x07\x06\x05\xF4\xF3\xF2\xF1\x00", 10);
 }
 
 static void

@@ -20,7 +20,7 @@
 /* ---- headers ---- */
 
 static void
-put_le32(Buf *buf, uint32_t value)
+append_le32(Buf *buf, uint32_t value)
 {
     const uint8_t bytes[] = {(uint8_t)value, (uint8_t)(value >> 8), (uint8_t)(value >> 16),
                              (uint8_t)(value >> 24)};
@@ -45,7 +45,7 @@ build(const uint32_t *numbers, size_t count, uint32_t page_size)
     Buf buf = BUF_INIT;
 
     for (size_t i = 0; i < count; i++)
-        put_le32(&buf, numbers[i]);
+        append_le32(&buf, numbers[i]);
     if (count > 3 && buf.len % page_size != 0)
         put_fill(&buf, 0, page_size - buf.len % page_size);
     put_fill(&buf, 0xDA, DATA_LEN);
@@ -378,7 +378,7 @@ test_announced_blocks_cost_nothing(void **state)
 
     (void)state;
     for (size_t i = 0; i < 4; i++)
-        put_le32(&file, numbers[i]);
+        append_le32(&file, numbers[i]);
     bytes = span(&file);
     assert_true(incremental_parser_feed(parser, &bytes, &err));
     assert_int_equal(bytes.len, 0);
