@@ -19,10 +19,11 @@ MAY_INCLUDE = {
     "stream": {"common"},
     "protocol": {"common"},
     "manifest": {"common"},
-    "verify": {"common"} | WITHOUT_PROTOCOL,
-    "walrecv": {"common"} | LEVEL_1,
+    "segment": {"common", "pgformat", "stream"},
+    "verify": {"common", "segment"} | WITHOUT_PROTOCOL,
+    "walrecv": {"common", "segment"} | LEVEL_1,
     "basebackup": {"common", "verify", "walrecv"} | LEVEL_1,
-    "cmd": {"common", "verify", "walrecv", "basebackup"} | LEVEL_1,
+    "cmd": {"common", "segment", "verify", "walrecv", "basebackup"} | LEVEL_1,
 }
 
 # header pattern: the only files that may include it

@@ -1,33 +1,26 @@
 /*
+ * WAL ranges of a directory: each segment plain or as a receiver has compressed it.
+ *
  * The segments' names depend on the segment size, and the size stands in the segments: so every
  * size is tried, and the segment that it names for the range's start must say the same about
  * itself. When that one is missing or damaged, another segment tells the size, so that the problem
  * can name it.
  */
-#include <dirent.h>
 #include <errno.h>
-#include <fcntl.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
-#include "common/file.h"
 #include "pgformat/walrecord.h"
+#include "segment/segment.h"
 #include "verify/internal.h"
-
-#define READ_SIZE ((size_t)1024 * 1024)
 
 /* One range on its way. What is wrong goes into `reason`; the first thing ends the check. */
 typedef struct RangeRun {
     const WalRangeCheck *check;
     uint32_t segment_size;
     WalParser *parser;
-    uint8_t *buffer;
     bool bad;
     Lsn bad_lsn;
-    char bad_segment[WAL_NAME_SIZE]; /* "": no particular one */
+    char bad_segment[WAL_SEGMENT_FILE_SIZE]; /* "": no particular one */
     Buf reason;
 } RangeRun;
 
@@ -42,19 +35,13 @@ run_bad(RangeRun *run, Lsn lsn)
     buf_clear(&run->reason);
 }
 
-static void
-segment_name(const RangeRun *run, Lsn lsn, char name[WAL_NAME_SIZE])
-{
-    wal_segment_name(name, run->check->range->timeline, wal_segment_number(lsn, run->segment_size),
-                     run->segment_size);
-}
-
 /* The segment that holds `lsn`, with a reason to follow. */
 static void
 run_bad_segment(RangeRun *run, Lsn lsn)
 {
     run_bad(run, lsn);
-    segment_name(run, lsn, run->bad_segment);
+    wal_segment_name(run->bad_segment, run->check->range->timeline,
+                     wal_segment_number(lsn, run->segment_size), run->segment_size);
 }
 
 static bool
@@ -82,78 +69,58 @@ run_report(const RangeRun *run, Reporter *reporter, Error *err)
 
 /* ---- one segment ---- */
 
-typedef struct Segment {
-    int fd;     /* -1: could not be opened, or is no regular file */
-    int errnum; /* why not, 0: no regular file; or why there is less of the header */
-    uint64_t size;
-    uint8_t header[WAL_LONG_HEADER];
-    size_t header_len; /* what could be read of it */
-} Segment;
-
-static void
-segment_close(Segment *segment)
+static SegmentPlace
+place_of(const RangeRun *run, uint32_t segment_size)
 {
-    file_close_quietly(segment->fd);
-    segment->fd = -1;
+    return (SegmentPlace){.directory = run->check->directory, .segment_size = segment_size};
 }
 
-static void
-segment_read_header(Segment *segment, const char *path)
-{
-    Error unread = ERROR_INIT;
-
-    if (!file_read(segment->fd, segment->header, sizeof segment->header, path, &segment->header_len,
-                   &unread))
-        segment->errnum = unread.sys_errno;
-}
-
-static Span
-segment_head(const Segment *segment)
-{
-    return (Span){.data = segment->header, .len = segment->header_len};
-}
-
-/* `segment` is closed by segment_close in any case. False without memory only. */
+/* What tells of a file, and not of us. */
 static bool
-segment_open(const char *directory, const char *name, Segment *segment, Error *err)
+is_finding(const Error *why)
 {
-    char *path = path_join(directory, name, err);
-    struct stat st;
-
-    *segment = (Segment){.fd = -1};
-    if (path == NULL)
-        return false;
-    segment->fd = open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-    if (segment->fd < 0 || fstat(segment->fd, &st) != 0) {
-        segment->errnum = errno;
-        segment_close(segment);
-    } else if (!S_ISREG(st.st_mode)) {
-        segment_close(segment);
-    } else {
-        segment->size = (uint64_t)st.st_size;
-        segment_read_header(segment, path);
-    }
-    free(path);
-    return true;
+    return why->code == ERR_SYSTEM || why->code == ERR_FORMAT;
 }
 
-/* The size that the segment's first page tells, when it is the one that `name` says; else 0. */
-static uint32_t
-header_size(const Segment *segment, const char *name)
+/* A file that is gone, cannot be read or has not the content of a segment. */
+static bool
+run_unreadable(RangeRun *run, Lsn lsn, const WalSegmentFile *file, const Error *why, Error *err)
 {
-    char expected[WAL_NAME_SIZE];
-    WalLongHeader header;
-    TimeLineID timeline;
-    uint64_t number;
-    uint32_t size;
+    if (!is_finding(why)) {
+        *err = *why;
+        return false;
+    }
+    run_bad(run, lsn);
+    wal_segment_file_name(run->bad_segment, file, run->segment_size);
+    return buf_printf(&run->reason, err, "%s",
+                      why->sys_errno == ENOENT ? "file is missing" : why->message);
+}
 
-    if (segment->fd < 0 || !wal_long_header_parse(segment_head(segment), &header))
-        return 0;
-    size = header.segment_size;
-    if (!wal_segment_size_valid(size) || !wal_segment_parse(name, size, &timeline, &number))
-        return 0;
-    wal_segment_name(expected, timeline, wal_segment_number(header.address, size), size);
-    return strcmp(expected, name) == 0 && header.address % size == 0 ? size : 0;
+/*
+ * The range's segment of this number if segments have this size, from the byte `from` on, plain or
+ * compressed: *ret_file says how it lies there. NULL and `why` set when it cannot be opened.
+ */
+static SegmentReader *
+open_segment(const RangeRun *run, const SegmentPlace *place, Lsn lsn, uint64_t from,
+             WalSegmentFile *ret_file, Error *why)
+{
+    SegmentReader *reader = NULL;
+
+    for (int method = COMPRESSION_NONE; method <= COMPRESSION_ZSTD; method++) {
+        WalSegmentFile file = {.timeline = run->check->range->timeline,
+                               .number = wal_segment_number(lsn, place->segment_size),
+                               .compression = (CompressionMethod)method};
+        Error odd = ERROR_INIT;
+
+        reader = segment_open(place, &file, from, &odd);
+        if (method == COMPRESSION_NONE || odd.sys_errno != ENOENT) {
+            *ret_file = file;
+            *why = odd;
+        }
+        if (odd.sys_errno != ENOENT)
+            break;
+    }
+    return reader;
 }
 
 /* ---- the segment size ---- */
@@ -161,24 +128,45 @@ header_size(const Segment *segment, const char *name)
 /* How sure a segment's word about the size is. */
 typedef enum Witness { WITNESS_NONE, WITNESS_FILE_SIZE, WITNESS_HEADER } Witness;
 
+/* The size that the segment's first page tells, when it is the one that its name says; else 0. */
+static bool
+header_size(const SegmentPlace *place, const WalSegmentFile *file, uint32_t *ret_size, Error *err)
+{
+    WalLongHeader header;
+    bool fits = false;
+    Error why = ERROR_INIT;
+
+    if (!segment_header(place, file, &header, &fits, &why) && !is_finding(&why)) {
+        *err = why;
+        return false;
+    }
+    *ret_size = fits ? header.segment_size : 0;
+    return true;
+}
+
 /* Ask the segment that would hold the range's start if segments had this size. */
 static bool
 ask_first_segment(const RangeRun *run, uint32_t size, Witness *ret_witness, Error *err)
 {
-    const ManifestWalRange *range = run->check->range;
-    char name[WAL_NAME_SIZE];
-    Segment segment;
+    const SegmentPlace place = place_of(run, size);
+    Error why = ERROR_INIT;
+    WalSegmentFile file;
+    SegmentReader *reader = open_segment(run, &place, run->check->range->start, 0, &file, &why);
+    bool has_size = reader != NULL && file.compression == COMPRESSION_NONE &&
+                    segment_reader_check_size(reader, &why);
+    uint32_t told;
 
-    wal_segment_name(name, range->timeline, wal_segment_number(range->start, size), size);
-    if (!segment_open(run->check->directory, name, &segment, err))
+    segment_reader_free(reader);
+    if (why.code != ERR_NONE && !is_finding(&why)) {
+        *err = why;
         return false;
-    if (header_size(&segment, name) == size)
+    }
+    if (!header_size(&place, &file, &told, err))
+        return false;
+    if (told == size)
         *ret_witness = WITNESS_HEADER;
-    else if (segment.fd >= 0 && segment.size == size)
-        *ret_witness = WITNESS_FILE_SIZE;
     else
-        *ret_witness = WITNESS_NONE;
-    segment_close(&segment);
+        *ret_witness = has_size ? WITNESS_FILE_SIZE : WITNESS_NONE;
     return true;
 }
 
@@ -203,49 +191,26 @@ size_from_first_segment(const RangeRun *run, uint32_t *ret_size, Error *err)
     return true;
 }
 
-/* The names of all segments in the directory, sorted. */
+/* Any segment's header, rather one of the range's timeline. With the smallest size the most names
+ * are possible. */
 static bool
-list_segments(DIR *dir, PathSet *names, Error *err)
+size_from_list(const RangeRun *run, const SegmentList *list, uint32_t *ret_size, Error *err)
 {
-    struct dirent *entry;
-
-    while ((entry = dir_next(dir)) != NULL) {
-        TimeLineID timeline;
-        uint64_t number;
-
-        /* With the smallest size the most names are possible. */
-        if (wal_segment_parse(entry->d_name, WAL_SEGMENT_SIZE_MIN, &timeline, &number) &&
-            !path_set_add(names, entry->d_name, err))
-            return false;
-    }
-    path_set_sort(names);
-    return true;
-}
-
-/* Any segment's header, rather one of the range's timeline. */
-static bool
-size_from_names(const RangeRun *run, const PathSet *names, uint32_t *ret_size, Error *err)
-{
+    const SegmentPlace place = place_of(run, WAL_SEGMENT_SIZE_MIN);
     uint32_t found = 0;
 
-    for (size_t i = 0; i < names->count; i++) {
-        const char *name = names->paths[i];
-        TimeLineID timeline = 0;
-        uint64_t number;
-        Segment segment;
+    for (size_t i = 0; i < list->count; i++) {
+        const WalSegmentFile *file = &list->files[i];
+        bool same_timeline = file->timeline == run->check->range->timeline;
         uint32_t size;
 
-        if (!wal_segment_parse(name, WAL_SEGMENT_SIZE_MIN, &timeline, &number))
+        if (!same_timeline && found != 0)
             continue;
-        if (timeline != run->check->range->timeline && found != 0)
-            continue;
-        if (!segment_open(run->check->directory, name, &segment, err))
+        if (!header_size(&place, file, &size, err))
             return false;
-        size = header_size(&segment, name);
-        segment_close(&segment);
         if (size != 0)
             found = size;
-        if (size != 0 && timeline == run->check->range->timeline)
+        if (size != 0 && same_timeline)
             break;
     }
     *ret_size = found;
@@ -256,21 +221,20 @@ static bool
 size_from_any_segment(RangeRun *run, uint32_t *ret_size, Error *err)
 {
     const WalRangeCheck *check = run->check;
-    DIR *dir = opendir(check->directory);
-    PathSet names = PATH_SET_INIT;
-    char reason[ERRNO_TEXT_SIZE];
+    SegmentList list;
+    Error why = ERROR_INIT;
     bool ok;
 
-    if (dir == NULL) {
-        int errnum = errno;
-
+    if (segment_list_read(&list, check->directory, WAL_SEGMENT_SIZE_MIN, &why)) {
+        ok = size_from_list(run, &list, ret_size, err);
+    } else if (is_finding(&why)) {
         run_bad(run, check->range->start);
-        return buf_printf(&run->reason, err, "could not open directory \"%s\": %s",
-                          check->directory, errno_text(errnum, reason));
+        ok = buf_printf(&run->reason, err, "%s", why.message);
+    } else {
+        *err = why;
+        ok = false;
     }
-    ok = list_segments(dir, &names, err) && size_from_names(run, &names, ret_size, err);
-    (void)closedir(dir);
-    path_set_free(&names);
+    segment_list_free(&list);
     return ok;
 }
 
@@ -293,102 +257,79 @@ find_segment_size(RangeRun *run, Error *err)
 
 /* ---- the records ---- */
 
-/* How much to feed next: no further than the range, unless its last record goes beyond its end. */
-static size_t
-next_chunk(const RangeRun *run, Lsn at)
-{
-    Lsn end = run->check->range->end;
-    uint64_t in_segment = run->segment_size - wal_segment_offset(at, run->segment_size);
-    uint64_t want = at < end ? end - at : WAL_PAGE_SIZE - at % WAL_PAGE_SIZE;
-
-    if (want > in_segment)
-        want = in_segment;
-    return want > READ_SIZE ? READ_SIZE : (size_t)want;
-}
-
 static bool
 reached_end(const RangeRun *run)
 {
     return wal_parser_valid_end(run->parser) >= run->check->range->end;
 }
 
-/* Feed `len` bytes from `at` on. */
-static bool
-feed_chunk(RangeRun *run, const Segment *segment, Lsn at, size_t len, Error *err)
+/* How much to feed next: no further than the range, unless its last record goes beyond its end. */
+static size_t
+next_chunk(const RangeRun *run, size_t len)
 {
-    uint32_t offset = wal_segment_offset(at, run->segment_size);
-    ssize_t got = pread(segment->fd, run->buffer, len, (off_t)offset);
-    char reason[ERRNO_TEXT_SIZE];
+    Lsn at = wal_parser_position(run->parser);
+    Lsn end = run->check->range->end;
+    uint64_t want = at < end ? end - at : WAL_PAGE_SIZE - at % WAL_PAGE_SIZE;
+
+    return want < len ? (size_t)want : len;
+}
+
+/* What comes next of the segment, as far as it is needed. */
+static bool
+feed_bytes(RangeRun *run, Span bytes, Error *err)
+{
     WalDamage damage;
 
-    if (got <= 0) {
-        run_bad_segment(run, at);
-        return buf_printf(&run->reason, err, "could not read file: %s",
-                          got == 0 ? "unexpected end of file" : errno_text(errno, reason));
+    while (bytes.len > 0 && !reached_end(run)) {
+        size_t len = next_chunk(run, bytes.len);
+
+        if (wal_parser_feed(run->parser, (Span){.data = bytes.data, .len = len}, &damage) ==
+                WAL_DAMAGED &&
+            !reached_end(run))
+            return run_damaged(run, &damage, err);
+        bytes.data += len;
+        bytes.len -= len;
     }
-    if (wal_parser_feed(run->parser, (Span){.data = run->buffer, .len = (size_t)got}, &damage) ==
-            WAL_DAMAGED &&
-        !reached_end(run))
-        return run_damaged(run, &damage, err);
     return true;
 }
 
+/* To its end, or to the range's. */
 static bool
-check_segment_size(RangeRun *run, const Segment *segment, Lsn at, Error *err)
+feed_segment(RangeRun *run, SegmentReader *reader, const WalSegmentFile *file, Error *err)
 {
-    Lsn start = run->check->range->start;
-    char reason[ERRNO_TEXT_SIZE];
+    Span bytes = {.len = 1};
 
-    if (segment->fd >= 0 && segment->size == run->segment_size)
-        return true;
-    run_bad_segment(run, at < start ? start : at);
-    if (segment->fd >= 0)
-        return buf_printf(&run->reason, err, "file has size %llu, but WAL segments have size %u",
-                          (unsigned long long)segment->size, run->segment_size);
-    if (segment->errnum == ENOENT)
-        return buf_printf(&run->reason, err, "file is missing");
-    if (segment->errnum == 0)
-        return buf_printf(&run->reason, err, "is not a regular file");
-    return buf_printf(&run->reason, err, "could not open file: %s",
-                      errno_text(segment->errnum, reason));
+    while (bytes.len > 0 && !run->bad && !reached_end(run)) {
+        Error why = ERROR_INIT;
+
+        if (!stop_check(run->check->stop, err))
+            return false;
+        if (!segment_reader_next(reader, &bytes, &why))
+            return run_unreadable(run, wal_parser_position(run->parser), file, &why, err);
+        if (!feed_bytes(run, bytes, err))
+            return false;
+    }
+    return true;
 }
 
 /* All that is needed of the segment at the parser's position. */
 static bool
 check_segment(RangeRun *run, Error *err)
 {
+    const SegmentPlace place = place_of(run, run->segment_size);
     Lsn at = wal_parser_position(run->parser);
-    uint64_t number = wal_segment_number(at, run->segment_size);
-    char name[WAL_NAME_SIZE];
-    Segment segment;
+    Error why = ERROR_INIT;
+    WalSegmentFile file;
+    SegmentReader *reader =
+        open_segment(run, &place, at, wal_segment_offset(at, run->segment_size), &file, &why);
     bool ok;
 
-    segment_name(run, at, name);
-    if (!segment_open(run->check->directory, name, &segment, err))
-        return false;
-    ok = check_segment_size(run, &segment, at, err);
-    while (ok && !run->bad && !reached_end(run) &&
-           wal_segment_number(at, run->segment_size) == number) {
-        ok = stop_check(run->check->stop, err) &&
-             feed_chunk(run, &segment, at, next_chunk(run, at), err);
-        at = wal_parser_position(run->parser);
-    }
-    segment_close(&segment);
+    if (reader == NULL || !segment_reader_check_size(reader, &why))
+        ok = run_unreadable(run, at, &file, &why, err);
+    else
+        ok = feed_segment(run, reader, &file, err);
+    segment_reader_free(reader);
     return ok;
-}
-
-/* The size is right, so the header is there: what was not read of it must not pass as checked. */
-static bool
-check_header_read(RangeRun *run, const Segment *segment, Lsn start, Error *err)
-{
-    char reason[ERRNO_TEXT_SIZE];
-
-    if (segment->header_len == WAL_LONG_HEADER)
-        return true;
-    run_bad_segment(run, start);
-    return buf_printf(&run->reason, err, "could not read file: %s",
-                      segment->errnum == 0 ? "unexpected end of file"
-                                           : errno_text(segment->errnum, reason));
 }
 
 static WalParser *
@@ -424,27 +365,32 @@ parse_first_header(RangeRun *run, Lsn start, Span head, Error *err)
 static bool
 check_first_header(RangeRun *run, Error *err)
 {
-    const ManifestWalRange *range = run->check->range;
-    Lsn start = range->start - wal_segment_offset(range->start, run->segment_size);
-    char name[WAL_NAME_SIZE];
-    Segment segment;
+    const SegmentPlace place = place_of(run, run->segment_size);
+    Lsn from = run->check->range->start;
+    Lsn start = from - wal_segment_offset(from, run->segment_size);
+    Error why = ERROR_INIT;
+    WalSegmentFile file;
+    SegmentReader *reader = open_segment(run, &place, start, 0, &file, &why);
+    Span head;
     bool ok;
 
-    segment_name(run, start, name);
-    if (!segment_open(run->check->directory, name, &segment, err))
-        return false;
-    ok = check_segment_size(run, &segment, start, err) &&
-         (run->bad || check_header_read(run, &segment, start, err));
-    segment_close(&segment);
-    return ok && (run->bad || parse_first_header(run, start, segment_head(&segment), err));
+    if (reader == NULL || !segment_reader_check_size(reader, &why) ||
+        !segment_reader_next(reader, &head, &why)) {
+        ok = run_unreadable(run, from, &file, &why, err);
+    } else {
+        if (head.len > WAL_LONG_HEADER)
+            head.len = WAL_LONG_HEADER;
+        ok = parse_first_header(run, start, head, err);
+    }
+    segment_reader_free(reader);
+    return ok;
 }
 
 static bool
 check_records(RangeRun *run, Error *err)
 {
     run->parser = parser_new(run, run->check->range->start, err);
-    run->buffer = mem_alloc(READ_SIZE, err);
-    if (run->parser == NULL || run->buffer == NULL || !check_first_header(run, err))
+    if (run->parser == NULL || !check_first_header(run, err))
         return false;
     while (!run->bad && !reached_end(run)) {
         if (!check_segment(run, err))
@@ -475,7 +421,6 @@ wal_range_check(const WalRangeCheck *check, Reporter *reporter, Error *err)
     bool ok = check_range(&run, err) && (!run.bad || run_report(&run, reporter, err));
 
     wal_parser_free(run.parser);
-    free(run.buffer);
     buf_free(&run.reason);
     return ok;
 }

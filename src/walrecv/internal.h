@@ -126,116 +126,6 @@ void wal_done_name(char name[WAL_DONE_NAME_SIZE], const char *wal_name);
 /* For filling a segment up: the first of `len` zeros, at least one unless `len` is 0. */
 Span wal_zeros(uint64_t len);
 
-/* ---- segment files: their names, and what is in them ---- */
-
-/* Room for "%08X%08X%08X.lz4.partial". */
-#define WAL_SEGMENT_FILE_SIZE (WAL_NAME_SIZE + sizeof ".lz4.partial")
-
-/* What wal_segment_file_parse parses. Pure. */
-void wal_segment_file_name(char name[WAL_SEGMENT_FILE_SIZE], const WalSegmentFile *file,
-                           uint32_t segment_size);
-
-typedef struct SegmentSource {
-    const char *path; /* copied */
-    CompressionMethod compression;
-    uint32_t segment_size;
-    uint64_t from; /* where in the segment to begin; saves reading in a plain file only */
-} SegmentSource;
-
-typedef struct SegmentReader SegmentReader;
-
-/* NULL with ERR_FORMAT when it is no regular file. Messages of ERR_FORMAT do not name the file. */
-SegmentReader *segment_reader_open(const SegmentSource *source, Error *err) MUST_USE;
-
-/*
- * The next bytes of the segment, 128 KiB at most, valid until the next call; none at its end. As in
- * wal_segment_read all that can be read is given before it fails; it is not called after that.
- */
-bool segment_reader_next(SegmentReader *reader, Span *ret_bytes, Error *err) MUST_USE;
-
-/* A plain file of another size than a segment's is ERR_FORMAT. */
-bool segment_reader_check_size(const SegmentReader *reader, Error *err) MUST_USE;
-void segment_reader_free(SegmentReader *reader);
-
-/* ---- segment_list: which segments a directory has, by their names ---- */
-
-/* The newest first: highest number, then highest timeline, then complete before partial. */
-typedef struct SegmentList {
-    WalSegmentFile *files;
-    size_t count;
-    size_t capacity;
-} SegmentList;
-
-/* `list` is to be freed in any case. */
-bool segment_list_read(SegmentList *list, const char *directory, uint32_t segment_size,
-                       Error *err) MUST_USE;
-void segment_list_free(SegmentList *list);
-
-/* Those whose timeline was set to 0, which none has, are gone. */
-void segment_list_drop(SegmentList *list);
-
-typedef enum SegmentState { SEGMENT_COMPLETE, SEGMENT_PARTIAL } SegmentState;
-
-/* Of the segment's number, on this timeline or the highest one below it; NULL: none. */
-const WalSegmentFile *segment_list_find(const SegmentList *list, uint64_t number,
-                                        TimeLineID timeline, SegmentState state);
-
-/* Exactly this one. */
-bool segment_list_has_partial(const SegmentList *list, uint64_t number, TimeLineID timeline);
-
-/*
- * The numbers that are missing, from the oldest on, each time with the timeline of what follows.
- * Up to `base` (NULL: nothing) only complete segments count: partial ones there stay what they are.
- */
-void segment_list_holes(const SegmentList *list, const WalSegmentFile *base,
-                        void (*hole)(void *ctx, TimeLineID timeline, uint64_t first, uint64_t last),
-                        void *ctx);
-
-/* ---- segment_check: what of a segment's file is WAL ---- */
-
-typedef struct SegmentPlace {
-    const char *directory;
-    uint32_t segment_size;
-} SegmentPlace;
-
-SegmentReader *segment_open(const SegmentPlace *place, const WalSegmentFile *file, uint64_t from,
-                            Error *err) MUST_USE;
-
-/* Whether an error tells of a file's content, or that it is gone, and not of the system. */
-bool segment_is_odd(const Error *err);
-
-/* What the header of its first page says; 0 when it has none, or one of another place. */
-bool segment_system_id(const SegmentPlace *place, const WalSegmentFile *file,
-                       uint64_t *ret_system_id, Error *err) MUST_USE;
-
-/* That it has its size and an intact record chain, as far as that can be told from it alone:
- * otherwise ERR_FORMAT, without the file's name. */
-bool segment_check_complete(const SegmentPlace *place, const WalSegmentFile *file,
-                            Error *err) MUST_USE;
-
-/* How to find what is before a partial segment. */
-typedef struct SegmentsBefore {
-    const SegmentPlace *place;
-    /* The file of segment `number`, complete or good to its end; false: there is none. */
-    bool (*find)(void *ctx, uint64_t number, WalSegmentFile *ret_file);
-    void *ctx;
-} SegmentsBefore;
-
-#define SEGMENT_BLOCK ((size_t)128 * 1024)
-
-typedef struct SegmentGood {
-    WalSegmentFile file;
-    Lsn valid_end;   /* of its records; when it has none, not behind its start */
-    bool whole;      /* good to its very end, even if that is within a record */
-    uint64_t length; /* of what was read, to which the following belong: */
-    Buf sums;        /* CRC-32C of each SEGMENT_BLOCK, also of a shorter one at the end */
-    uint32_t crc;    /* of that one so far */
-} SegmentGood;
-
-/* Up to where a partial segment is good. The caller frees `sums`. */
-bool segment_check_partial(const SegmentsBefore *before, const WalSegmentFile *file,
-                           TimeLineID timeline, SegmentGood *ret_good, Error *err) MUST_USE;
-
 /* ---- tail: the bytes of partial segments, once more ---- */
 
 /*
@@ -257,6 +147,10 @@ typedef struct SegmentFile {
 } SegmentFile;
 
 #define SEGMENT_FILE_NONE ((SegmentFile){.fd = -1})
+
+/* Whether there is NAME.partial. */
+bool segment_file_exists(const WalDirConfig *config, const char *name, bool *ret_exists,
+                         Error *err) MUST_USE;
 
 /*
  * Opens DIRECTORY/NAME.partial as the config says, makes it if need be and gives it the room of a
@@ -430,6 +324,9 @@ bool completion_drain(Completion *completion, Error *err) MUST_USE;
 
 /* Room for the next segment shall be made, when there is nothing else to do. */
 void completion_want_room(Completion *completion);
+
+/* Waits until it is made, or cannot be. */
+bool completion_await_room(Completion *completion, Error *err) MUST_USE;
 
 /* That room, owned by the caller from now on; -1: none is ready. */
 int completion_take_room(Completion *completion);

@@ -19,6 +19,7 @@
 #include "common/runtime.h"
 #include "pgformat/timeline.h"
 #include "protocol/protocol.h"
+#include "segment/segment.h"
 #include "stream/compression.h"
 #include "stream/stream.h"
 
@@ -184,26 +185,6 @@ Sink *wal_archive_new(Sink *next, uint32_t segment_size, mode_t file_mode, Error
  * ERR_SYSTEM when somebody else has it. *ret_fd is -1 on file systems that cannot lock directories.
  */
 bool wal_dir_lock(const char *directory, int *ret_fd, Error *err) MUST_USE;
-
-/* How a segment lies in a directory: NAME, NAME.gz, NAME.lz4, NAME.zst, each also with .partial. */
-typedef struct WalSegmentFile {
-    TimeLineID timeline;
-    uint64_t number;
-    CompressionMethod compression;
-    bool partial;
-} WalSegmentFile;
-
-/* Strict: false for everything that is not exactly such a name. Pure. */
-bool wal_segment_file_parse(const char *name, uint32_t segment_size, WalSegmentFile *ret_file);
-
-/*
- * Reads a segment's file, decompressed, and gives its bytes to `take` in order, at most one more
- * than a segment has; false from `take` ends the reading, as a success. A file that is damaged, cut
- * short or longer than a segment gives what can be read of it and then fails with ERR_FORMAT; a
- * file that cannot be read is ERR_SYSTEM.
- */
-bool wal_segment_read(const char *path, CompressionMethod compression, uint32_t segment_size,
-                      bool (*take)(void *ctx, Span bytes), void *ctx, Error *err) MUST_USE;
 
 typedef struct WalResumeConfig {
     const char *directory;

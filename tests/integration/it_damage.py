@@ -299,7 +299,6 @@ WAL_FAULTS = [
             ("longer by a page", edit(followed_by(bytes(PAGE))), BAD_WAL, "size"),
             ("all zeros", edit(zeroed)),
             ("a directory in its place", directory_instead),
-            ("a link to itself in its place", link_to_itself_instead, BAD_WAL, "link"),
             ("a fifo in its place", fifo_instead),
             ("unreadable", unreadable)),
     *faults(["first segment", "middle segment"], BAD_WAL,

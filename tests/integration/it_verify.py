@@ -101,6 +101,35 @@ class AgainstStock(unittest.TestCase):
             pgstow("verifybackup", "-m", scratch / "m", "-w", scratch / "w", copy).check()
             pgstow("verifybackup", "-m", scratch / "m", "-n", copy).check()
 
+    def test_wal_in_an_archive(self):
+        """Of a receiver, which compresses it: no tool of stock's can look at that."""
+        env = self.server.env()
+        receivers = {"gzip": (stock, "pg_receivewal"), "lz4": (pgstow, "receivewal"),
+                     "zstd": (pgstow, "receivewal")}
+        with ScratchDir() as scratch:
+            for method in receivers:
+                self.server.sql(f"SELECT pg_create_physical_replication_slot('{method}', true)")
+            pgstow("basebackup", "-X", "none", "-D", scratch / "b", "-c", "fast", env=env).check()
+            self.server.sql("CHECKPOINT; SELECT pg_switch_wal(); CHECKPOINT")
+            end = self.server.value("SELECT pg_current_wal_lsn()")
+            self.server.sql("CHECKPOINT")  # receivers end with what comes behind `end`
+            label = (scratch / "b" / "backup_label").read_text()
+            begin = re.search(r"\(file (\w+)\)", label)[1]
+            self.assertEqual(pgstow("verifybackup", scratch / "b").rc, 1)
+            for method, (tool, name) in receivers.items():
+                with self.subTest(method):
+                    archive = scratch / method
+                    archive.mkdir()
+                    archive.chmod(0o777)
+                    tool(name, "-D", archive, "-S", method, "-Z", method, "-E", end, "-n",
+                         env=env).check()
+                    pgstow("verifybackup", "-w", archive, scratch / "b").check()
+                    [first] = archive.glob(f"{begin}.??*")
+                    first.unlink()
+                    result = pgstow("verifybackup", "-w", archive, scratch / "b")
+                    self.assertEqual(result.rc, 1)
+                    self.assertIn(f'in segment "{begin}": file is missing', result.err)
+
 
 @for_each_major(since=15)
 class TarFormat(unittest.TestCase):

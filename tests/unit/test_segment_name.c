@@ -10,7 +10,7 @@
 
 #include <cmocka.h>
 
-#include "walrecv/internal.h"
+#include "segment/segment.h"
 
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
 #define MB           ((uint32_t)1 << 20)

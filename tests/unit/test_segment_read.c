@@ -16,9 +16,9 @@
 
 #include <cmocka.h>
 
+#include "segment/segment.h"
 #include "support/compressed.h"
 #include "support/temp_dir.h"
-#include "walrecv/internal.h"
 
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
 #define MB           ((uint32_t)1 << 20)

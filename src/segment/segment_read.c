@@ -16,8 +16,8 @@
 #include <unistd.h>
 
 #include "common/file.h"
+#include "segment/segment.h"
 #include "stream/stage.h"
-#include "walrecv/internal.h"
 
 /* How much of the file is read at a time, and how much of that is decompressed at a time. */
 #define READ_SIZE  ((size_t)128 * 1024)

@@ -2,7 +2,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "walrecv/internal.h"
+#include "segment/segment.h"
 
 #define SEGMENT_NAME_LEN 24
 

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 
 #include "common/file.h"
-#include "walrecv/internal.h"
+#include "segment/segment.h"
 
 static bool
 add(SegmentList *list, const WalSegmentFile *file, Error *err)

@@ -15,7 +15,7 @@
 #include "common/crc32c.h"
 #include "common/file.h"
 #include "pgformat/walrecord.h"
-#include "walrecv/internal.h"
+#include "segment/segment.h"
 
 #define PAGE_HEADER    24u
 #define PAGE_CONTINUES 0x0001u
@@ -90,19 +90,29 @@ header_fits(const SegmentPlace *place, const WalSegmentFile *file, const WalLong
 }
 
 bool
-segment_system_id(const SegmentPlace *place, const WalSegmentFile *file, uint64_t *ret_system_id,
-                  Error *err)
+segment_header(const SegmentPlace *place, const WalSegmentFile *file, WalLongHeader *ret_header,
+               bool *ret_fits, Error *err)
 {
     uint8_t page[WAL_LONG_HEADER];
-    WalLongHeader header;
     size_t len;
 
     if (!read_header(place, file, 0, page, &len, err))
         return false;
-    *ret_system_id = 0;
-    if (wal_long_header_parse((Span){.data = page, .len = len}, &header) &&
-        header_fits(place, file, &header))
-        *ret_system_id = header.system_id;
+    *ret_fits = wal_long_header_parse((Span){.data = page, .len = len}, ret_header) &&
+                header_fits(place, file, ret_header);
+    return true;
+}
+
+bool
+segment_system_id(const SegmentPlace *place, const WalSegmentFile *file, uint64_t *ret_system_id,
+                  Error *err)
+{
+    WalLongHeader header;
+    bool fits;
+
+    if (!segment_header(place, file, &header, &fits, err))
+        return false;
+    *ret_system_id = fits ? header.system_id : 0;
     return true;
 }
 
