@@ -497,6 +497,18 @@ completion_want_room(Completion *completion)
     (void)pthread_mutex_unlock(&completion->mutex);
 }
 
+static bool
+has_decided_room(Completion *completion)
+{
+    return completion->room_stage != ROOM_WANTED && completion->room_stage != ROOM_MAKING;
+}
+
+bool
+completion_await_room(Completion *completion, Error *err)
+{
+    return await(completion, has_decided_room, err);
+}
+
 int
 completion_take_room(Completion *completion)
 {

@@ -38,6 +38,19 @@ partial_path(const WalDirConfig *config, const char *name, Error *err)
     return path_join(config->directory, partial, err);
 }
 
+bool
+segment_file_exists(const WalDirConfig *config, const char *name, bool *ret_exists, Error *err)
+{
+    char *path = partial_path(config, name, err);
+    struct stat st;
+
+    if (path == NULL)
+        return false;
+    *ret_exists = lstat(path, &st) == 0;
+    free(path);
+    return true;
+}
+
 static bool
 file_size(const SegmentFile *file, uint64_t *ret_size, Error *err)
 {

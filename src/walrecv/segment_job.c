@@ -281,20 +281,6 @@ segment_job_free(SegmentJob *job)
 
 /* ---- what a run that was killed has left ---- */
 
-static bool
-exists(const WalDirConfig *config, const char *name, const char *suffix, bool *ret_exists,
-       Error *err)
-{
-    char *path = path_of(config, name, "", suffix, err);
-    struct stat st;
-
-    if (path == NULL)
-        return false;
-    *ret_exists = lstat(path, &st) == 0;
-    free(path);
-    return true;
-}
-
 /* A complete form of the segment that is what it should be. */
 static bool
 has_sound_form(const WalDirConfig *config, const char *name, bool *ret_sound, Error *err)
@@ -325,7 +311,7 @@ segment_tidy(const WalDirConfig *config, const char *name, Error *err)
     bool left;
     bool sound;
 
-    if (!exists(config, name, ".partial", &left, err) ||
+    if (!segment_file_exists(config, name, &left, err) ||
         (left && !has_sound_form(config, name, &sound, err)))
         return false;
     return !left || !sound || remove_form(config, name, "", ".partial", err);

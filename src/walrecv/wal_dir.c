@@ -26,6 +26,9 @@
 #include "stream/stage.h"
 #include "walrecv/internal.h"
 
+/* Of a segment: its zeros are on disk within a fraction of a second. */
+#define WAIT_FOR_ROOM_MAX ((uint32_t)64 * 1024 * 1024)
+
 typedef struct WalDir {
     Sink sink;
     WalDirConfig config;
@@ -152,6 +155,27 @@ tidy_before(WalDir *dir, Error *err)
     return true;
 }
 
+/*
+ * While others are written the room for the next one is made; the first one waits for its own. Not
+ * if that would take long, nor if there is its file, with what an earlier run wrote.
+ */
+static bool
+want_first_room(const WalDir *dir, Error *err)
+{
+    const WalDirConfig *config = &dir->config;
+    bool exists;
+
+    if (!config->write_ahead || !is_durable(dir) || dir->position != 0 ||
+        config->segment_size > WAIT_FOR_ROOM_MAX)
+        return true;
+    if (!segment_file_exists(config, dir->wal.name, &exists, err))
+        return false;
+    if (exists)
+        return true;
+    completion_want_room(dir->completion);
+    return completion_await_room(dir->completion, err);
+}
+
 static bool
 segment_begin(WalDir *dir, Error *err)
 {
@@ -161,7 +185,8 @@ segment_begin(WalDir *dir, Error *err)
         return false;
     if (dir->bytes != NULL)
         return true;
-    return segment_room_use(completion_take_room(dir->completion), &dir->config, name, err) &&
+    return want_first_room(dir, err) &&
+           segment_room_use(completion_take_room(dir->completion), &dir->config, name, err) &&
            open_partial(dir, err);
 }
 

@@ -1582,50 +1582,107 @@ test_no_room(void **state)
     tear_down(&fixture);
 }
 
-/* One segment, flushed in small steps; the next one begins in room that was made meanwhile, once
+/* The server waits for each of its commits: the segment comes and is flushed in small steps. */
+static void
+push_commits(Fixture *fixture, unsigned number)
+{
+    Lsn start = wal_segment_start(number, (uint32_t)MB);
+    char name[WAL_NAME_SIZE];
+
+    wal_segment_name(name, 1, number, (uint32_t)MB);
+    assert_true(begin(fixture, name, MB));
+    assert_true(push_wal(fixture, number, 0, 5000));
+    assert_true(sink_flush(fixture->sink, start + 5000, &fixture->err));
+    assert_true(push_wal(fixture, number, 5000, 5000));
+    assert_true(sink_flush(fixture->sink, start + 10000, &fixture->err));
+    assert_true(push_wal(fixture, number, 10000, MB - 10000));
+    assert_true(sink_entry_end(fixture->sink, true, &fixture->err));
+}
+
+/* The first segment waits for its room; another one begins in room that was made meanwhile, once
  * that is ready. */
 static void
 test_write_ahead(void **state)
 {
     Fixture fixture;
     char name[WAL_NAME_SIZE];
-    uint64_t number = 3;
+    unsigned number = 4;
 
     (void)state;
     set_up(&fixture);
     fixture.config.write_ahead = true;
     open_dir(&fixture);
-    for (; ops.linked == 0; number++) {
-        Lsn start = wal_segment_start(number, (uint32_t)MB);
-
-        wal_segment_name(name, 1, number, (uint32_t)MB);
-        assert_true(begin(&fixture, name, MB));
-        assert_true(push_wal(&fixture, (unsigned)number, 0, 5000));
-        assert_true(sink_flush(fixture.sink, start + 5000, &fixture.err));
-        assert_true(push_wal(&fixture, (unsigned)number, 5000, 5000));
-        assert_true(sink_flush(fixture.sink, start + 10000, &fixture.err));
-        if (number == 3)
-            await_line("fdatasync ROOM");
-        assert_true(push_wal(&fixture, (unsigned)number, 10000, MB - 10000));
-        assert_true(sink_entry_end(fixture.sink, true, &fixture.err));
-    }
+    push_commits(&fixture, 3);
+    assert_int_equal(ops.linked, 1);
+    for (; ops.linked == 1; number++)
+        push_commits(&fixture, number);
     assert_true(finish(&fixture));
     while (--number >= 3) {
         wal_segment_name(name, 1, number, (uint32_t)MB);
-        assert_content(&fixture, name, wal_bytes((unsigned)number), MB);
+        assert_content(&fixture, name, wal_bytes(number), MB);
         assert_int_equal(temp_dir_mode(&fixture.dir, name), S_IFREG | 0600);
     }
     tear_down(&fixture);
 }
 
-/* Who is far behind gets no room made: its segments are full before. */
+/* What an earlier run has written is gone on with as it is. */
+static void
+test_write_ahead_of_an_earlier_run(void **state)
+{
+    Fixture fixture;
+
+    (void)state;
+    set_up(&fixture);
+    fixture.config.write_ahead = true;
+    leave(&fixture, &leftovers[3]);
+    open_dir(&fixture);
+    assert_true(begin(&fixture, SEGMENT_3, MB));
+    assert_null(strstr(buf_text(&ops.log), "ROOM"));
+    sink_free(fixture.sink);
+    fixture.sink = NULL;
+    assert_int_equal(ops.linked, 0);
+    assert_padded(&fixture, SEGMENT_3 ".partial", 1, leftovers[3].len);
+    tear_down(&fixture);
+}
+
+/* Nobody waits for what takes long. */
+static void
+test_write_ahead_of_large_segments(void **state)
+{
+    const uint32_t size = 1u << 30;
+    Fixture fixture;
+    char name[WAL_NAME_SIZE];
+
+    (void)state;
+    set_up(&fixture);
+    fixture.config.write_ahead = true;
+    fixture.config.segment_size = size;
+    open_dir(&fixture);
+    wal_segment_name(name, 1, 3, size);
+    assert_true(begin(&fixture, name, size));
+    assert_null(strstr(buf_text(&ops.log), "ROOM"));
+    tear_down(&fixture);
+}
+
+static size_t
+count_lines(const char *line)
+{
+    size_t count = 0;
+
+    for (const char *at = buf_text(&ops.log); (at = strstr(at, line)) != NULL; at++)
+        count++;
+    return count;
+}
+
+/* Who is far behind gets no more room made: its segments are full before. */
 static void
 test_write_ahead_while_catching_up(void **state)
 {
     static const struct {
         bool write_ahead;
         size_t step;
-    } cases[] = {{true, 1024 * 1024 / 16}, {true, 1024 * 1024}, {false, 1000}};
+        size_t rooms;
+    } cases[] = {{true, 1024 * 1024 / 16, 1}, {true, 1024 * 1024, 1}, {false, 1000, 0}};
 
     (void)state;
     for (size_t i = 0; i < COUNT(cases); i++) {
@@ -1641,7 +1698,7 @@ test_write_ahead_while_catching_up(void **state)
         }
         assert_true(sink_entry_end(fixture.sink, false, &fixture.err));
         assert_true(finish(&fixture));
-        assert_null(strstr(buf_text(&ops.log), "ROOM"));
+        assert_int_equal(count_lines("fdatasync ROOM"), cases[i].rooms);
         tear_down(&fixture);
     }
 }
@@ -2255,6 +2312,8 @@ main(void)
         cmocka_unit_test(test_file_systems_without_reservation),
         cmocka_unit_test(test_no_room),
         cmocka_unit_test(test_write_ahead),
+        cmocka_unit_test(test_write_ahead_of_an_earlier_run),
+        cmocka_unit_test(test_write_ahead_of_large_segments),
         cmocka_unit_test(test_write_ahead_while_catching_up),
         cmocka_unit_test(test_compressed),
         cmocka_unit_test(test_compressed_in_order),
