@@ -1,7 +1,8 @@
 /*
- * Threads take the next job as long as fewer than `ahead` are begun and not taken; the calling
- * thread waits for the oldest of those, takes it, and so makes room for another one. A failure ends
- * the beginning of jobs, but not the taking: those before it may still fail, or be enough.
+ * Threads take the long jobs, then the next one as long as fewer than `ahead` are before it and not
+ * taken; the calling thread waits for the oldest of those, takes it, and so makes room for another
+ * one. A failure ends the beginning of jobs, but not the taking: those before it may still fail, or
+ * be enough.
  */
 #include "common/work.h"
 
@@ -22,6 +23,8 @@ typedef struct Worker {
     WorkSlot slot;
 } Worker;
 
+typedef enum JobState { JOB_LATER, JOB_FIRST, JOB_DONE } JobState;
+
 typedef struct Pool {
     const Work *work;
     Worker *workers;
@@ -34,9 +37,10 @@ typedef struct Pool {
     pthread_mutex_t mutex;
     pthread_cond_t room;  /* for the workers: a job may be begun, or it ends */
     pthread_cond_t ended; /* for the calling thread: a job has ended */
-    size_t next;          /* the job to begin */
+    size_t next_first;    /* of work->first, the one to begin */
+    size_t next;          /* of the others, the job to begin; may be one of work->first */
     size_t taken;         /* so many */
-    bool *done;           /* of the jobs begun and not taken, at their number modulo `ahead` */
+    JobState *states;     /* of all jobs */
     size_t failed;        /* the first job that did; the number of jobs: none */
     Error failure;
 } Pool;
@@ -75,20 +79,44 @@ run_alone(Pool *pool, Error *err)
 
 /* ---- a worker ---- */
 
+/* With the mutex, like the next one. Whether there is one, after passing over what is not to be
+ * begun any more, or was. */
+static bool
+has_first(Pool *pool)
+{
+    const Work *work = pool->work;
+
+    while (pool->next_first < work->first_count && work->first[pool->next_first] >= pool->failed)
+        pool->next_first++;
+    return pool->next_first < work->first_count;
+}
+
+static bool
+has_next(Pool *pool)
+{
+    while (pool->next < pool->failed && pool->states[pool->next] != JOB_LATER)
+        pool->next++;
+    return pool->next < pool->failed;
+}
+
 /* False: there is nothing more to do. */
 static bool
 begin_job(Pool *pool, size_t *ret_job)
 {
-    bool begun = false;
+    bool begun = true;
 
     (void)pthread_mutex_lock(&pool->mutex);
-    while (!atomic_load(&pool->ending) && pool->next < pool->failed &&
+    while (!atomic_load(&pool->ending) && !has_first(pool) && has_next(pool) &&
            pool->next - pool->taken >= pool->ahead)
         (void)pthread_cond_wait(&pool->room, &pool->mutex);
-    if (!atomic_load(&pool->ending) && pool->next < pool->failed) {
+    if (atomic_load(&pool->ending))
+        begun = false;
+    else if (has_first(pool))
+        *ret_job = pool->work->first[pool->next_first++];
+    else if (has_next(pool))
         *ret_job = pool->next++;
-        begun = true;
-    }
+    else
+        begun = false;
     (void)pthread_mutex_unlock(&pool->mutex);
     return begun;
 }
@@ -97,7 +125,7 @@ static void
 end_job(Pool *pool, size_t job, bool ok, const Error *failure)
 {
     (void)pthread_mutex_lock(&pool->mutex);
-    pool->done[job % pool->ahead] = true;
+    pool->states[job] = JOB_DONE;
     if (!ok && job < pool->failed) {
         pool->failed = job;
         pool->failure = *failure;
@@ -143,13 +171,14 @@ static bool
 wait_for(Pool *pool, size_t job)
 {
     const struct timespec until = next_tick();
-    bool *done = &pool->done[job % pool->ahead];
+    const JobState *state = &pool->states[job];
     bool ended;
 
     (void)pthread_mutex_lock(&pool->mutex);
-    while (!*done && pthread_cond_timedwait(&pool->ended, &pool->mutex, &until) != ETIMEDOUT)
+    while (*state != JOB_DONE &&
+           pthread_cond_timedwait(&pool->ended, &pool->mutex, &until) != ETIMEDOUT)
         ;
-    ended = *done;
+    ended = *state == JOB_DONE;
     (void)pthread_mutex_unlock(&pool->mutex);
     return ended;
 }
@@ -185,7 +214,6 @@ static void
 make_room(Pool *pool, size_t job)
 {
     (void)pthread_mutex_lock(&pool->mutex);
-    pool->done[job % pool->ahead] = false;
     pool->taken = job + 1;
     (void)pthread_cond_signal(&pool->room);
     (void)pthread_mutex_unlock(&pool->mutex);
@@ -263,11 +291,21 @@ pool_init(Pool *pool, const Work *work)
     (void)pthread_condattr_destroy(&clock);
 }
 
+static JobState *
+make_states(const Work *work, Error *err)
+{
+    JobState *states = mem_zero(work->count * sizeof *states, err);
+
+    for (size_t i = 0; states != NULL && i < work->first_count; i++)
+        states[work->first[i]] = JOB_FIRST;
+    return states;
+}
+
 static void
 pool_destroy(Pool *pool)
 {
     free(pool->workers);
-    free(pool->done);
+    free(pool->states);
     (void)pthread_cond_destroy(&pool->room);
     (void)pthread_cond_destroy(&pool->ended);
     (void)pthread_mutex_destroy(&pool->mutex);
@@ -286,8 +324,8 @@ work_run(const Work *work, Error *err)
         ok = run_alone(&pool, err);
     } else {
         pool.workers = mem_zero(threads * sizeof *pool.workers, err);
-        pool.done = pool.workers == NULL ? NULL : mem_zero(pool.ahead * sizeof *pool.done, err);
-        ok = pool.done != NULL && run_workers(&pool, threads, err);
+        pool.states = pool.workers == NULL ? NULL : make_states(work, err);
+        ok = pool.states != NULL && run_workers(&pool, threads, err);
     }
     pool_destroy(&pool);
     return ok;

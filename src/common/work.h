@@ -2,8 +2,10 @@
  * Work that is split into jobs: they run side by side in threads, and what came of them is taken by
  * the calling thread in their order, so that it does not depend on how many threads there were.
  *
- * Jobs are begun in their order. At most `ahead` of them are begun but not taken, which bounds the
- * memory that results need. The first failure in that order is the one that work_run returns.
+ * Jobs are begun in their order, but for long ones, which may be begun before all others so that
+ * none of them is left alone at the end. Of the others at most `ahead` are begun but not taken,
+ * which bounds the memory that results need. The first failure in the order of the jobs is the one
+ * that work_run returns.
  * Where threads cannot be had, fewer do the work, or the calling thread alone.
  */
 #ifndef PGSTOW_WORK_H
@@ -27,6 +29,8 @@ typedef struct Work {
     size_t count;   /* jobs */
     size_t threads; /* 1: all is done in the calling thread; never more than jobs are started */
     size_t ahead;   /* 0: four for each thread */
+    const size_t *first; /* jobs that are begun before all others, in this order, each once */
+    size_t first_count;
     void *ctx;
     /* In any thread. */
     bool (*run)(void *ctx, const WorkSlot *slot, size_t job, Error *err);

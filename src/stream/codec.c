@@ -12,7 +12,8 @@
 
 #include "stream/internal.h"
 
-#define CODEC_PIECE ((size_t)128 * 1024)
+/* With the room for a step that makes a mebibyte. */
+#define CODEC_PIECE ((size_t)768 * 1024)
 
 const CodecOps *
 codec_of(CompressionMethod method)
@@ -34,6 +35,7 @@ typedef struct CodecStage {
     void *ctx;
     Buf archive; /* name of the compressed one, for messages */
     Buf out;
+    size_t capacity; /* that `out` needs */
 } CodecStage;
 
 static bool
@@ -189,7 +191,8 @@ compress_new(Sink *next, const Compression *compression, Error *err)
     stage->method = compression->method;
     stage->codec = codec_of(compression->method);
     stage->ctx = stage->codec->compress_new(compression, &room, err);
-    if (stage->ctx == NULL || !buf_reserve(&stage->out, CODEC_PIECE + room, err)) {
+    stage->capacity = CODEC_PIECE + room;
+    if (stage->ctx == NULL || !buf_reserve(&stage->out, stage->capacity, err)) {
         sink_free(&stage->sink);
         return NULL;
     }
@@ -241,6 +244,9 @@ decompress_run(Decompress *self, Span *in, Error *err)
     CodecProgress progress;
 
     do {
+        if (stage->out.capacity < stage->capacity &&
+            !buf_reserve(&stage->out, stage->capacity, err))
+            return false;
         if (!stage->codec->decompress_step(stage->ctx, in, &stage->out, &progress, err))
             return name_archive(stage, err);
         if (!push_piece(stage, err))
@@ -377,6 +383,17 @@ decompress_release(Sink *sink)
     buf_free(&self->plain);
 }
 
+void
+decompress_exchange(Sink *decompress, Buf *memory)
+{
+    CodecStage *stage = &((Decompress *)decompress)->stage;
+    Buf pushed = stage->out;
+
+    stage->out = *memory;
+    stage->out.len = 0;
+    *memory = pushed;
+}
+
 static const SinkOps decompress_ops = {
     .name = "decompress",
     .push = decompress_push,
@@ -397,7 +414,8 @@ decompress_new(Sink *next, CompressionMethod method, Error *err)
     self->stage.method = method;
     self->stage.codec = codec_of(method);
     self->stage.ctx = self->stage.codec->decompress_new(&room, err);
-    if (self->stage.ctx == NULL || !buf_reserve(&self->stage.out, CODEC_PIECE + room, err)) {
+    self->stage.capacity = CODEC_PIECE + room;
+    if (self->stage.ctx == NULL || !buf_reserve(&self->stage.out, self->stage.capacity, err)) {
         sink_free(&self->stage.sink);
         return NULL;
     }

@@ -14,6 +14,7 @@
 #ifndef PGSTOW_COMPRESSION_H
 #define PGSTOW_COMPRESSION_H
 
+#include "common/bytes.h"
 #include "common/error.h"
 #include "stream/stream.h"
 
@@ -60,5 +61,12 @@ bool compression_parse(CompressionMethod method, const char *detail, Compression
 /* Without a method (COMPRESSION_NONE) these give back `next` itself. */
 Sink *compress_new(Sink *next, const Compression *compression, Error *err) MUST_USE;
 Sink *decompress_new(Sink *next, CompressionMethod method, Error *err) MUST_USE;
+
+/*
+ * For who takes what `decompress` (not of COMPRESSION_NONE) pushes and would copy it: while DATA is
+ * being pushed its memory and that of `memory` change owners. The stage unpacks into the latter
+ * next, or into new memory if it is empty.
+ */
+void decompress_exchange(Sink *decompress, Buf *memory);
 
 #endif

@@ -17,9 +17,11 @@
 #include "stream/stage.h"
 #include "verify/internal.h"
 
-/* A ring should fit into a processor's cache. */
 #define READ_SIZE   ((size_t)256 * 1024)
 #define BLOCK_COUNT ((size_t)6)
+
+/* Who sleeps is woken for several blocks: to be woken takes as long as to look at one. */
+#define WORTH_WAKING ((size_t)2)
 
 /* ---- reading, in whichever thread ---- */
 
@@ -94,8 +96,7 @@ run_reading(Reading *reading, Sink *chain, Error *err)
 /* ---- the ring ---- */
 
 typedef struct Block {
-    uint8_t *memory;
-    size_t len;
+    Buf bytes;
     uint64_t read; /* bytes of the file that were read until it was published */
 } Block;
 
@@ -132,22 +133,11 @@ ring_init(Ring *ring, const ArchiveSource *source)
     (void)pthread_cond_init(&ring->freed, NULL);
 }
 
-static bool
-ring_allocate(Ring *ring, Error *err)
-{
-    for (size_t i = 0; i < BLOCK_COUNT; i++) {
-        ring->blocks[i].memory = mem_alloc(READ_SIZE, err);
-        if (ring->blocks[i].memory == NULL)
-            return false;
-    }
-    return true;
-}
-
 static void
 ring_destroy(Ring *ring)
 {
     for (size_t i = 0; i < BLOCK_COUNT; i++)
-        free(ring->blocks[i].memory);
+        buf_free(&ring->blocks[i].bytes);
     free(ring->name);
     (void)pthread_cond_destroy(&ring->filled);
     (void)pthread_cond_destroy(&ring->freed);
@@ -163,8 +153,10 @@ await_room(Ring *ring)
     bool wanted;
 
     (void)pthread_mutex_lock(&ring->mutex);
-    while (ring->published == BLOCK_COUNT && !ring->refused)
-        (void)pthread_cond_wait(&ring->freed, &ring->mutex);
+    if (ring->published == BLOCK_COUNT) {
+        while (BLOCK_COUNT - ring->published < WORTH_WAKING && !ring->refused)
+            (void)pthread_cond_wait(&ring->freed, &ring->mutex);
+    }
     wanted = !ring->refused;
     (void)pthread_mutex_unlock(&ring->mutex);
     return wanted;
@@ -178,7 +170,7 @@ acquire(Ring *ring, Error *err)
     if (!await_room(ring))
         return error_set_stopped(err);
     ring->filling = &ring->blocks[ring->fill];
-    ring->filling->len = 0;
+    ring->filling->bytes.len = 0;
     return true;
 }
 
@@ -189,30 +181,24 @@ publish(Ring *ring)
         return;
     ring->filling->read = ring->reading.read;
     (void)pthread_mutex_lock(&ring->mutex);
-    ring->published++;
-    (void)pthread_cond_signal(&ring->filled);
+    if (++ring->published == WORTH_WAKING)
+        (void)pthread_cond_signal(&ring->filled);
     (void)pthread_mutex_unlock(&ring->mutex);
     ring->filling = NULL;
     ring->fill = (ring->fill + 1) % BLOCK_COUNT;
 }
 
+/* What was decompressed, without a copy. */
 static bool
 fill(Ring *ring, Span data, Error *err)
 {
-    while (data.len > 0) {
-        size_t len;
-
-        if (!acquire(ring, err))
-            return false;
-        len = READ_SIZE - ring->filling->len;
-        len = len < data.len ? len : data.len;
-        memcpy(ring->filling->memory + ring->filling->len, data.data, len);
-        ring->filling->len += len;
-        data.data += len;
-        data.len -= len;
-        if (ring->filling->len == READ_SIZE)
-            publish(ring);
-    }
+    if (data.len == 0)
+        return true;
+    if (!acquire(ring, err))
+        return false;
+    decompress_exchange(ring->reading.chain, &ring->filling->bytes);
+    ring->filling->bytes.len = data.len;
+    publish(ring);
     return true;
 }
 
@@ -269,10 +255,10 @@ fill_from_file(Ring *ring, Error *err)
     if (!ring_begin(ring, &archive, err))
         return false;
     while (got == READ_SIZE) {
-        if (!acquire(ring, err) ||
-            !file_read(source->fd, ring->filling->memory, READ_SIZE, source->name, &got, err))
+        if (!acquire(ring, err) || !buf_reserve(&ring->filling->bytes, READ_SIZE, err) ||
+            !file_read(source->fd, ring->filling->bytes.data, READ_SIZE, source->name, &got, err))
             return false;
-        ring->filling->len = got;
+        ring->filling->bytes.len = got;
         ring->reading.read += got;
         publish(ring);
     }
@@ -308,8 +294,10 @@ next_block(Ring *ring)
     const Block *block = NULL;
 
     (void)pthread_mutex_lock(&ring->mutex);
-    while (ring->published == 0 && !ring->ended)
-        (void)pthread_cond_wait(&ring->filled, &ring->mutex);
+    if (ring->published == 0) {
+        while (ring->published < WORTH_WAKING && !ring->ended)
+            (void)pthread_cond_wait(&ring->filled, &ring->mutex);
+    }
     if (ring->published > 0)
         block = &ring->blocks[ring->first];
     (void)pthread_mutex_unlock(&ring->mutex);
@@ -321,8 +309,8 @@ return_block(Ring *ring)
 {
     (void)pthread_mutex_lock(&ring->mutex);
     ring->first = (ring->first + 1) % BLOCK_COUNT;
-    ring->published--;
-    (void)pthread_cond_signal(&ring->freed);
+    if (BLOCK_COUNT - --ring->published == WORTH_WAKING)
+        (void)pthread_cond_signal(&ring->freed);
     (void)pthread_mutex_unlock(&ring->mutex);
 }
 
@@ -335,7 +323,7 @@ take_blocks(Ring *ring, const Block *block, Sink *chain, bool *ret_whole, Error 
     uint64_t read = 0;
 
     while (block != NULL && next == READ_GO_ON) {
-        if (!sink_data(chain, (Span){.data = block->memory, .len = block->len}, err))
+        if (!sink_data(chain, (Span){.data = block->bytes.data, .len = block->bytes.len}, err))
             return false;
         next = source->passed(source->ctx, (size_t)(block->read - read), err);
         read = block->read;
@@ -385,7 +373,7 @@ read_threaded(const ArchiveSource *source, Sink *chain, Error *err)
     bool ok;
 
     ring_init(&ring, source);
-    ok = ring_allocate(&ring, err) && thread_start(&thread, fill_ring, &ring, err);
+    ok = thread_start(&thread, fill_ring, &ring, err);
     if (ok) {
         ok = take_archive(&ring, chain, err);
         refuse(&ring);

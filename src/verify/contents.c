@@ -3,6 +3,9 @@
  * handing them out costs little; big ones one by one; and of those whose digest can be put together
  * (CRC-32C, or none) each range by itself. How they are cut depends on the list alone.
  *
+ * Long jobs, the big files whose digest is one chain, are begun first, the longest of them before
+ * the others: one that is begun last would leave all other threads idle.
+ *
  * A job's result waits in a slot of its own until it is taken in turn: the sums, what is wrong with
  * its files, and of a range its CRC and pages. Most files are all right and leave nothing.
  */
@@ -28,8 +31,14 @@
 typedef struct ContentJob {
     uint32_t first;
     uint32_t end;
-    uint32_t range; /* 0: it is not about ranges */
+    uint32_t range;     /* 0: it is not about ranges */
+    uint32_t long_slot; /* of a long job: its result's, from 1; otherwise 0 */
 } ContentJob;
+
+typedef struct LongJob {
+    size_t job;
+    uint64_t size;
+} LongJob;
 
 typedef struct Note {
     uint32_t number;
@@ -62,6 +71,11 @@ typedef struct Run {
     size_t desk_count;
     JobResult *results; /* that of a job at its number modulo `ahead` */
     size_t ahead;
+    JobResult *long_results;
+    LongJob *longs;
+    size_t long_count;
+    size_t long_capacity;
+    size_t *first;     /* the long jobs, the longest one first */
     FileFinding whole; /* the ranges that were taken of a file; the calling thread's */
     _Atomic uint64_t done;
 } Run;
@@ -125,6 +139,21 @@ add_ranges(Run *run, uint32_t number, uint64_t size, Error *err)
     return true;
 }
 
+static bool
+add_long(Run *run, uint32_t number, uint64_t size, Error *err)
+{
+    void *longs = run->longs;
+
+    if (!mem_grow(&longs, &run->long_capacity, run->long_count + 1, sizeof *run->longs, err))
+        return false;
+    run->longs = longs;
+    run->longs[run->long_count++] = (LongJob){.job = run->job_count, .size = size};
+    return add_job(
+        run,
+        &(ContentJob){.first = number, .end = number + 1, .long_slot = (uint32_t)run->long_count},
+        err);
+}
+
 /* The batch that grows at the end of the jobs. */
 typedef struct Batch {
     bool open;
@@ -165,6 +194,9 @@ make_jobs(Run *run, Error *err)
         if (has_ranges(&file)) {
             batch.open = false;
             ok = add_ranges(run, (uint32_t)i, file.size, err);
+        } else if (file.size > RANGE_BYTES) {
+            batch.open = false;
+            ok = add_long(run, (uint32_t)i, file.size, err);
         } else {
             ok = add_to_batch(run, &batch, (uint32_t)i, file.size, err);
         }
@@ -174,7 +206,42 @@ make_jobs(Run *run, Error *err)
     return true;
 }
 
+static int
+compare_longs(const void *a, const void *b)
+{
+    const LongJob *one = a;
+    const LongJob *other = b;
+
+    if (one->size != other->size)
+        return one->size > other->size ? -1 : 1;
+    return one->job < other->job ? -1 : 1;
+}
+
+/* `longs` is not in the order of the slots any more. */
+static bool
+order_longs(Run *run, Error *err)
+{
+    if (run->long_count == 0)
+        return true;
+    run->first = mem_alloc(run->long_count * sizeof *run->first, err);
+    run->long_results = mem_zero(run->long_count * sizeof *run->long_results, err);
+    if (run->first == NULL || run->long_results == NULL)
+        return false;
+    qsort(run->longs, run->long_count, sizeof *run->longs, compare_longs);
+    for (size_t i = 0; i < run->long_count; i++)
+        run->first[i] = run->longs[i].job;
+    return true;
+}
+
 /* ---- a job, in any thread ---- */
+
+static JobResult *
+result_of(const Run *run, size_t number)
+{
+    const uint32_t long_slot = run->jobs[number].long_slot;
+
+    return long_slot > 0 ? &run->long_results[long_slot - 1] : &run->results[number % run->ahead];
+}
 
 static void
 count_done(Desk *desk, uint64_t bytes)
@@ -301,7 +368,7 @@ run_job(void *ctx, const WorkSlot *slot, size_t number, Error *err)
 {
     Run *run = ctx;
     const ContentJob *job = &run->jobs[number];
-    JobResult *result = &run->results[number % run->ahead];
+    JobResult *result = result_of(run, number);
     Desk *desk = &run->desks[slot->index];
 
     desk->slot = slot;
@@ -355,7 +422,7 @@ take_job(void *ctx, size_t number, Error *err)
 {
     Run *run = ctx;
     const ContentJob *job = &run->jobs[number];
-    const JobResult *result = &run->results[number % run->ahead];
+    const JobResult *result = result_of(run, number);
     VerifySummary *summary = &run->verifier->summary;
     bool ok = job->range > 0 ? take_range(run, job, result, err) : take_files(run, result, err);
 
@@ -408,6 +475,8 @@ run_jobs(Run *run, Error *err)
     const Work work = {.count = run->job_count,
                        .threads = run->desk_count,
                        .ahead = run->ahead,
+                       .first = run->first,
+                       .first_count = run->long_count,
                        .ctx = run,
                        .run = run_job,
                        .take = take_job,
@@ -428,8 +497,13 @@ run_free(Run *run)
         checker_free(&run->desks[i].checker);
     for (size_t i = 0; run->results != NULL && i < run->ahead; i++)
         free(run->results[i].notes);
+    for (size_t i = 0; run->long_results != NULL && i < run->long_count; i++)
+        free(run->long_results[i].notes);
     free(run->desks);
     free(run->results);
+    free(run->long_results);
+    free(run->longs);
+    free(run->first);
     free(run->jobs);
 }
 
@@ -440,7 +514,8 @@ contents_check(Verifier *verifier, const ContentList *list, Error *err)
     bool ok;
 
     atomic_init(&run.done, 0);
-    ok = make_jobs(&run, err) && make_desks(&run, thread_count(&run), err) && run_jobs(&run, err);
+    ok = make_jobs(&run, err) && order_longs(&run, err) &&
+         make_desks(&run, thread_count(&run), err) && run_jobs(&run, err);
     run_free(&run);
     return ok;
 }

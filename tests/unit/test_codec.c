@@ -730,8 +730,8 @@ test_entries_are_refused(void **state)
 
 /* ---- large pieces, bounded memory ---- */
 
-#define PIECE_MIN ((size_t)64 * 1024)
-#define PIECE_MAX ((size_t)512 * 1024)
+#define PIECE_MIN ((size_t)512 * 1024)
+#define PIECE_MAX ((size_t)1024 * 1024)
 
 static bool
 expect_bounded(void *ctx, const Event *event, Error *err)
@@ -762,6 +762,54 @@ test_compressed_pieces_are_large(void **state)
         recording_free(&recording);
     }
     buf_free(&noise);
+}
+
+/* Takes the memory of what is pushed, in turn with what it took before. */
+typedef struct Taker {
+    Sink *decompress;
+    Buf memory;
+    Buf content;
+} Taker;
+
+static bool
+take_memory(void *ctx, const Event *event, Error *err)
+{
+    Taker *taker = ctx;
+
+    if (event == NULL || event->kind != EVENT_DATA || event->data.len == 0)
+        return true;
+    decompress_exchange(taker->decompress, &taker->memory);
+    assert_ptr_equal(taker->memory.data, event->data.data);
+    assert_true(taker->memory.capacity >= event->data.len);
+    return buf_append(&taker->content, event->data.data, event->data.len, err);
+}
+
+static void
+test_memory_is_exchanged(void **state)
+{
+    Buf text = make_text(5000000);
+
+    (void)state;
+    for (size_t m = 0; m < METHODS; m++) {
+        Recording recording = RECORDING_INIT;
+        Buf packed = pack_standard(methods[m], span(&text));
+        Taker taker = {.decompress = NULL};
+        Error err = ERROR_INIT;
+
+        recording.hook = take_memory;
+        recording.ctx = &taker;
+        taker.decompress = decompress_new(recorder_new(&recording, &err), methods[m], &err);
+        assert_true(
+            run_archive(taker.decompress, packed_name(methods[m]), span(&packed), 100000, &err));
+        assert_int_equal(taker.content.len, text.len);
+        assert_memory_equal(taker.content.data, text.data, text.len);
+        sink_free(taker.decompress);
+        recording_free(&recording);
+        buf_free(&taker.memory);
+        buf_free(&taker.content);
+        buf_free(&packed);
+    }
+    buf_free(&text);
 }
 
 /* A few kilobytes that unpack to 20 MB do so piece by piece. */
@@ -1554,6 +1602,7 @@ main(void)
         cmocka_unit_test(test_name_without_suffix),
         cmocka_unit_test(test_entries_are_refused),
         cmocka_unit_test(test_compressed_pieces_are_large),
+        cmocka_unit_test(test_memory_is_exchanged),
         cmocka_unit_test(test_unpacked_pieces_are_large_and_bounded),
         cmocka_unit_test(test_flush_makes_all_before_it_readable),
         cmocka_unit_test(test_flush_of_much),

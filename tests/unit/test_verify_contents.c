@@ -302,8 +302,11 @@ add_bad_relation(Fixture *f)
     list(f, "base/5/16385", pages, count * PAGE, CHECKSUM_CRC32C);
     both(f, "base/5/16386", pages, count * PAGE, CHECKSUM_NONE);
     both(f, "base/5/16387", pages, 4 * (size_t)PAGE, CHECKSUM_SHA512);
+    list(f, "base/5/16388", pages, (count - 1) * PAGE, CHECKSUM_SHA256); /* long ones */
+    both(f, "base/5/16389", pages, count * PAGE, CHECKSUM_SHA256);
     pages[RANGE + 77] ^= 1;
     put(f, "base/5/16385", pages, count * PAGE);
+    put(f, "base/5/16388", pages, (count - 1) * PAGE);
     free(pages);
     both(f, "base/5/INCREMENTAL.16390", "no header", 9, CHECKSUM_CRC32C);
 }
@@ -347,6 +350,9 @@ test_every_kind_with_any_number_of_threads(void **state)
                                         "CHECKSUM base/5/16385",
                                         "d: base/5/16386: 7 of",
                                         "d: base/5/16387: 2 of",
+                                        "CHECKSUM base/5/16388",
+                                        "d: base/5/16388: 6 of",
+                                        "d: base/5/16389: 7 of",
                                         "INCREMENTAL.16390: magic number",
                                         "WAL "};
     Fixture *f = *state;
@@ -362,12 +368,12 @@ test_every_kind_with_any_number_of_threads(void **state)
     text = problem_log_text(&f->log);
     assert_int_equal(count_of(text, "\nSIZE "), 3);
     assert_int_equal(count_of(text, "\nMISSING "), 3);
-    assert_int_equal(count_of(text, "CHECKSUM "), 1 + 8); /* of the 8, 50 and 77 are none */
+    assert_int_equal(count_of(text, "CHECKSUM "), 2 + 8); /* of the 8, 50 and 77 are none */
     assert_int_equal(count_of(text, "base/5/16384 block "), PAGE_REPORTS_PER_FILE);
     assert_int_equal(count_of(text, "base/5/16384: 7 of 4099 checked pages are bad"), 1);
     assert_int_equal(count_of(text, "base/5/16386 block 2047: "), 1);
-    assert_int_equal(f->summary.bad_pages, 3 * 7 + 2 + 1);
-    assert_int_equal(f->summary.pages, 3 * 4099 + 4);
+    assert_int_equal(f->summary.bad_pages, 3 * 7 + 2 + 1 + 6 + 7);
+    assert_int_equal(f->summary.pages, 3 * 4099 + 4 + 4098 + 4099);
     assert_true(f->summary.has_pages);
     assert_int_equal(f->summary.wal_bytes, 0);
 }

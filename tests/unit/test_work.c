@@ -247,6 +247,72 @@ test_ahead_is_four_for_each_thread(void **state)
     assert_int_equal(bench.most_ahead, 12);
 }
 
+/* ---- long jobs ---- */
+
+/* Job 0 ends only when another one has begun, and only the long one may be begun beside it. */
+static void
+test_long_jobs_are_begun_first(void **state)
+{
+    static const size_t first[] = {JOBS - 1};
+    Bench bench = bench_of(JOBS, 2);
+
+    (void)state;
+    bench.work.ahead = 1;
+    bench.work.first = first;
+    bench.work.first_count = 1;
+    bench.wait_for = 0;
+    bench.wait_until = 2;
+    assert_true(bench_run(&bench));
+    assert_int_equal(bench.taken, JOBS);
+    assert_int_equal(bench.begun, JOBS);
+}
+
+static void
+test_each_long_job_runs_once(void **state)
+{
+    static const size_t first[] = {77, 0, JOBS - 1, 78, 3};
+
+    (void)state;
+    for (size_t t = 0; t < THREAD_COUNTS; t++) {
+        for (size_t count = 0; count <= sizeof first / sizeof first[0]; count++) {
+            Bench bench = bench_of(JOBS, thread_counts[t]);
+
+            bench.work.first = first;
+            bench.work.first_count = count;
+            assert_true(bench_run(&bench));
+            assert_int_equal(bench.taken, JOBS);
+            assert_int_equal(bench.begun, JOBS);
+        }
+    }
+}
+
+static void
+test_failure_of_a_long_job_in_its_turn(void **state)
+{
+    static const size_t first[] = {150, 20};
+
+    (void)state;
+    for (size_t t = 0; t < THREAD_COUNTS; t++) {
+        Bench bench = bench_of(JOBS, thread_counts[t]);
+
+        bench.work.first = first;
+        bench.work.first_count = 2;
+        bench.failing[0] = 150;
+        assert_false(bench_run(&bench));
+        assert_string_equal(bench.err.message, "job 150");
+        assert_int_equal(bench.taken, 150);
+
+        bench = bench_of(JOBS, thread_counts[t]);
+        bench.work.first = first;
+        bench.work.first_count = 2;
+        bench.failing[0] = 150;
+        bench.failing[1] = 90;
+        assert_false(bench_run(&bench));
+        assert_string_equal(bench.err.message, "job 90");
+        assert_int_equal(bench.taken, 90);
+    }
+}
+
 /* ---- ends ---- */
 
 static void
@@ -445,6 +511,9 @@ main(void)
         cmocka_unit_test(test_several_threads_are_others),
         cmocka_unit_test(test_ahead_bounds_what_waits),
         cmocka_unit_test(test_ahead_is_four_for_each_thread),
+        cmocka_unit_test(test_long_jobs_are_begun_first),
+        cmocka_unit_test(test_each_long_job_runs_once),
+        cmocka_unit_test(test_failure_of_a_long_job_in_its_turn),
         cmocka_unit_test(test_first_failure_in_order),
         cmocka_unit_test(test_failure_that_comes_late_is_still_the_first),
         cmocka_unit_test(test_no_jobs_are_begun_after_a_failure),
