@@ -103,20 +103,16 @@ has_next(Pool *pool)
 static bool
 begin_job(Pool *pool, size_t *ret_job)
 {
-    bool begun = true;
+    bool begun = false;
 
     (void)pthread_mutex_lock(&pool->mutex);
     while (!atomic_load(&pool->ending) && !has_first(pool) && has_next(pool) &&
            pool->next - pool->taken >= pool->ahead)
         (void)pthread_cond_wait(&pool->room, &pool->mutex);
-    if (atomic_load(&pool->ending))
-        begun = false;
-    else if (has_first(pool))
-        *ret_job = pool->work->first[pool->next_first++];
-    else if (has_next(pool))
-        *ret_job = pool->next++;
-    else
-        begun = false;
+    if (!atomic_load(&pool->ending) && (has_first(pool) || has_next(pool))) {
+        *ret_job = has_first(pool) ? pool->work->first[pool->next_first++] : pool->next++;
+        begun = true;
+    }
     (void)pthread_mutex_unlock(&pool->mutex);
     return begun;
 }
