@@ -16,28 +16,24 @@ The archive is in --directory, which should be on a real disk, as should the ser
 
 import argparse
 import contextlib
-import itertools
 import json
 import os
 import re
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "integration"))
 
-from harness.run import STOCK_BIN, Background, ScratchDir, as_user, environment, run  # noqa: E402
+from harness.run import STOCK_BIN, Background, ScratchDir, run  # noqa: E402
 from harness.servers import Server  # noqa: E402
+
+from pairs import in_turns, measured, report, settle  # noqa: E402
 
 MB = 1024 * 1024
 SEGMENT_SIZE = 16 * MB
 SLOT_POSITIONS_SINCE = 15  # READ_REPLICATION_SLOT: where an empty archive begins
-BLOCK_OF_RUSAGE = 512
-IDLE_ENOUGH = 0.8
-PATIENCE = 20  # half seconds
 
 COMPRESSIONS = ["none", "gzip:1", "gzip", "lz4", "zstd"]
 NOT_IN_STOCK = ["zstd"]
@@ -76,28 +72,6 @@ def server_in(directory, major):
 def scratch_in(directory):
     with temporary_files_in(directory):
         return ScratchDir()
-
-
-def settle(drop_caches):
-    """What the last run has left to be written must not be written during the next one, and what
-    else the machine has to do had better be over.
-    """
-    os.sync()
-    if drop_caches:
-        Path("/proc/sys/vm/drop_caches").write_text("3")
-    for _ in range(PATIENCE):
-        idle_before, all_before = processor_time()
-        time.sleep(0.5)
-        idle, everything = processor_time()
-        if idle - idle_before > IDLE_ENOUGH * (everything - all_before):
-            break
-
-
-def processor_time():
-    """The time of all processors since boot: idle, and altogether."""
-    fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
-    ticks = [int(field) for field in fields]
-    return ticks[3] + ticks[4], sum(ticks)
 
 
 # --- catch up ---
@@ -151,25 +125,6 @@ def catch_up(program, history, compression, options):
         if received != history.segments:
             raise SystemExit(f"{program[0]}: {received} segments instead of {history.segments}")
         return numbers
-
-
-def measured(command, env):
-    """Runs a command to its end; returns its seconds, CPU seconds and megabytes written."""
-    with tempfile.TemporaryFile() as errors:
-        started = time.monotonic()
-        process = subprocess.Popen([str(word) for word in command], env=environment(env),
-                                   stderr=errors, **as_user(None))
-        _pid, status, usage = os.wait4(process.pid, 0)
-        seconds = time.monotonic() - started
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if status != 0:
-            errors.seek(0)
-            raise SystemExit(f"{command}: status {process.returncode}: {errors.read().decode()}")
-    return {
-        "seconds": seconds,
-        "cpu": usage.ru_utime + usage.ru_stime,
-        "written": usage.ru_oublock * BLOCK_OF_RUSAGE / 1e6,
-    }
 
 
 def measure_catch_up(server, options):
@@ -247,37 +202,6 @@ def measure_commits(server, options):
             report(f"{clients} clients", runs, COMMIT_NUMBERS)
     server.configure(fsync="on")
     return {"seconds": options.seconds, "cases": cases}
-
-
-# --- pairs ---
-
-
-def in_turns(programs, pairs, measure):
-    """Measures each program `pairs` times, each time in the other order: {name: [numbers]}."""
-    runs = {name: [] for name in programs}
-    for _, backwards in zip(range(pairs), itertools.cycle([False, True])):
-        for name in reversed(programs) if backwards else programs:
-            runs[name].append(measure(programs[name]))
-    return runs
-
-
-def report(title, runs, names):
-    """The median and range of each number for each program, and the median ratio of the pairs."""
-    print(f"  {title}")
-    for number, label in names.items():
-        columns = [f"    {label:20}"]
-        for name, results in runs.items():
-            values = [result[number] for result in results]
-            spread = f"({min(values):.4g}-{max(values):.4g})"
-            columns.append(f"{name} {statistics.median(values):7.4g} {spread:15}")
-        if len(runs) == 2:
-            columns.append(f"pgstow / stock {median_ratio(runs, number):.2f}")
-        print(" ".join(columns).rstrip(), flush=True)
-
-
-def median_ratio(runs, number):
-    pairs = zip(runs["pgstow"], runs["stock"])
-    return statistics.median(ours[number] / max(stocks[number], 1e-9) for ours, stocks in pairs)
 
 
 # --- options ---

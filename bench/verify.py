@@ -20,24 +20,19 @@ the pairs, and CPU seconds for each GB of the data directory. What is compared:
 import argparse
 import json
 import os
-import re
-import statistics
-import subprocess
 import sys
 import tempfile
-import threading
-import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "integration"))
 
-from harness.run import STOCK_BIN, ScratchDir, as_user, environment, run  # noqa: E402
+from harness.run import STOCK_BIN, ScratchDir, run  # noqa: E402
 from harness.servers import Server, stock_tool  # noqa: E402
+
+from pairs import in_turns, measured, report  # noqa: E402
 
 TAR_VERIFIER = 18
 STOCK_MAJOR = 15  # of the tools in STOCK_BIN
-PEAK = re.compile(r"^VmHWM:\s+(\d+) kB", re.MULTILINE)
-ASK_EVERY = 0.005  # seconds
 CREATE_TABLES = """
 DO $$
 BEGIN
@@ -101,48 +96,6 @@ def read_all(backup):
 # --- runs ---
 
 
-class PeakMemory(threading.Thread):
-    """The most memory that a process has at once, asked from time to time: what the kernel counts
-    at its end (ru_maxrss) begins with what the process had that it was forked from.
-    """
-
-    def __init__(self, pid):
-        super().__init__(daemon=True)
-        self.mebibytes = 0.0
-        self._status = Path(f"/proc/{pid}/status")
-        self.start()
-
-    def run(self):
-        while match := PEAK.search(self._text()):
-            self.mebibytes = int(match[1]) / 1024
-            time.sleep(ASK_EVERY)
-
-    def _text(self):
-        """Empty, or without a line of its memory, when it has ended."""
-        try:
-            return self._status.read_text()
-        except OSError:
-            return ""
-
-
-def measured(command):
-    """Runs a command to its end and returns its numbers."""
-    with tempfile.TemporaryFile() as errors, open(os.devnull, "wb") as nowhere:
-        started = time.monotonic()
-        process = subprocess.Popen([str(word) for word in command], env=environment(None),
-                                   stdout=nowhere, stderr=errors, **as_user(None))
-        memory = PeakMemory(process.pid)
-        _pid, status, usage = os.wait4(process.pid, 0)
-        seconds = time.monotonic() - started
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if status != 0:
-            errors.seek(0)
-            raise SystemExit(f"{command}: status {process.returncode}: {errors.read().decode()}")
-    memory.join()
-    return {"seconds": seconds, "cpu": usage.ru_utime + usage.ru_stime,
-            "memory": memory.mebibytes}
-
-
 def is_plain(name):
     return name.startswith("plain")
 
@@ -186,42 +139,9 @@ def measure_backup(name, backup, gigabytes, options):
     results = {}
     for way, command in ours(name, options).items():
         programs = {"pgstow": [*command, backup]} | ({"stock": stock} if stock else {})
-        results[way] = in_turns(programs, options.pairs)
-        report(way, results[way], gigabytes)
+        results[way] = in_turns(programs, options.pairs, measured)
+        report(way, results[way], NUMBERS, gigabytes)
     return results
-
-
-def in_turns(programs, pairs):
-    """Measures each program `pairs` times, each time in the other order: {name: [numbers]}."""
-    runs = {name: [] for name in programs}
-    for pair in range(pairs):
-        for name in reversed(programs) if pair % 2 else programs:
-            runs[name].append(measured(programs[name]))
-    return runs
-
-
-# --- the report ---
-
-
-def report(way, runs, gigabytes):
-    print(f"  {way}")
-    for number, unit in NUMBERS.items():
-        columns = [f"    {unit:6}"]
-        for name, results in runs.items():
-            values = [result[number] for result in results]
-            spread = f"({min(values):.3g}-{max(values):.3g})"
-            columns.append(f"{name} {statistics.median(values):7.3f} {spread:14}")
-            if number == "cpu":
-                columns.append(f"{statistics.median(values) / gigabytes:5.2f} per GB ")
-        if "stock" in runs:
-            columns.append(f"stock / pgstow {median_ratio(runs, number):.2f}")
-        print(" ".join(columns).rstrip(), flush=True)
-
-
-def median_ratio(runs, number):
-    """How much less ours takes."""
-    pairs = zip(runs["pgstow"], runs["stock"])
-    return statistics.median(stock[number] / max(pgstow[number], 1e-9) for pgstow, stock in pairs)
 
 
 # --- options ---

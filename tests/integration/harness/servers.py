@@ -251,11 +251,12 @@ class Server:
 
     # --- SQL ---
 
-    def sql(self, query, dbname="postgres"):
+    def sql(self, query, dbname="postgres", timeout=120):
         """Runs SQL through psql; returns the rows of all statements as lists of strings."""
         env = self.env() | {"PGDATABASE": dbname, "PGCLIENTENCODING": "UTF8"}
         psql = [STOCK_BIN / "psql", "-X", "-q", "-t", "--csv", "-v", "ON_ERROR_STOP=1"]
-        return list(csv.reader(io.StringIO(run(psql, input=query, env=env).check().out)))
+        result = run(psql, input=query, env=env, timeout=timeout).check()
+        return list(csv.reader(io.StringIO(result.out)))
 
     def value(self, query, dbname="postgres"):
         """The first column of the only row that the query returns."""
