@@ -10,8 +10,8 @@
  * The content of pg_wal may have a root of its own. The link that leads there is the caller's and
  * not followed: entries below pg_wal are resolved from that root.
  *
- * Durable: the kernel is told to write while we receive, files are synced by a pool as they end,
- * and directories at finish; or else, at finish, file systems as a whole.
+ * Durable: a pool of threads writes files and, with SYNC_FSYNC, syncs them as they end, and
+ * directories at finish; with SYNC_SYNCFS it is, at finish, file systems as a whole.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -38,8 +38,8 @@ typedef struct Root {
 typedef struct Extract {
     Sink sink;
     ExtractConfig config;
-    SyncPool *pool; /* SYNC_FSYNC, else NULL */
-    Root *roots;    /* all that were used, each once */
+    WritePool *pool; /* NULL: SYNC_NONE, which leaves all to the page cache */
+    Root *roots;     /* all that were used, each once */
     size_t root_count;
     size_t root_capacity;
 
@@ -52,10 +52,10 @@ typedef struct Extract {
 
     /* ---- the current entry ---- */
     char *path; /* in full, for messages */
-    int fd;     /* of a file */
+    int fd;     /* of a file, unless the pool has it */
+    bool is_file;
     uint64_t size;
     uint64_t written;
-    uint64_t started; /* write-back was started up to here */
 } Extract;
 
 /* ---- directories ---- */
@@ -238,6 +238,18 @@ begin_archive(Extract *extract, const Archive *archive, Error *err)
 /* ---- entries ---- */
 
 static bool
+give_to_pool(Extract *extract, Error *err)
+{
+    char *path = mem_strdup(extract->path, err);
+    int fd = extract->fd;
+
+    if (path == NULL)
+        return false;
+    extract->fd = -1;
+    return write_pool_begin(extract->pool, fd, path, extract->size, err);
+}
+
+static bool
 begin_file(Extract *extract, const char *path, mode_t mode, Error *err)
 {
     const char *name;
@@ -250,7 +262,7 @@ begin_file(Extract *extract, const char *path, mode_t mode, Error *err)
         return error_set_errno(err, errno, "could not create file \"%s\"", extract->path);
     if (fchmod(extract->fd, mode) != 0) /* the umask may have taken something */
         return error_set_errno(err, errno, "could not set the mode of file \"%s\"", extract->path);
-    return true;
+    return extract->pool == NULL || give_to_pool(extract, err);
 }
 
 static bool
@@ -355,9 +367,9 @@ begin_entry(Extract *extract, const Entry *entry, Error *err)
                                     : path_join(extract->root.path, path, err);
     if (extract->path == NULL)
         return false;
+    extract->is_file = entry->kind == ENTRY_FILE;
     extract->size = entry->size;
     extract->written = 0;
-    extract->started = 0;
     /* Whoever made the entry has looked; what is at stake is worth a second look. */
     if (!path_is_below(entry->path))
         return error_set(err, ERR_FORMAT, "\"%s\" has an unsafe path", extract->path);
@@ -383,27 +395,21 @@ write_data(Extract *extract, Span data, Error *err)
     if (data.len > extract->size - extract->written)
         return error_set(err, ERR_FORMAT, "\"%s\" gets more than its %llu bytes", extract->path,
                          (unsigned long long)extract->size);
-    if (!file_write(extract->fd, data.data, data.len, extract->path, err))
-        return false;
     extract->written += data.len;
-    if (extract->config.sync != SYNC_NONE)
-        durable_write_back(extract->fd, extract->written, &extract->started);
-    return true;
+    if (extract->pool != NULL)
+        return write_pool_data(extract->pool, data, err);
+    return file_write(extract->fd, data.data, data.len, extract->path, err);
 }
 
-/* The file's descriptor and path go to whoever closes it. */
 static bool
-close_file(Extract *extract, Error *err)
+end_file(Extract *extract, Error *err)
 {
     int fd = extract->fd;
 
     extract->fd = -1;
-    if (extract->pool == NULL)
-        return file_close(fd, extract->path, err);
-    char *path = extract->path;
-
-    extract->path = NULL;
-    return sync_pool_add(extract->pool, fd, path, err);
+    if (extract->pool != NULL)
+        return write_pool_end(extract->pool, err);
+    return file_close(fd, extract->path, err);
 }
 
 static bool
@@ -414,7 +420,7 @@ end_entry(Extract *extract, bool complete, Error *err)
     if (extract->written != extract->size)
         return error_set(err, ERR_FORMAT, "file \"%s\" got %llu of its %llu bytes", extract->path,
                          (unsigned long long)extract->written, (unsigned long long)extract->size);
-    if (extract->fd >= 0 && !close_file(extract, err))
+    if (extract->is_file && !end_file(extract, err))
         return false;
     free(extract->path);
     extract->path = NULL;
@@ -428,7 +434,7 @@ extract_push(Sink *self, const Event *event, Error *err)
 {
     Extract *extract = (Extract *)self;
 
-    if (extract->pool != NULL && !sync_pool_check(extract->pool, err))
+    if (extract->pool != NULL && !write_pool_check(extract->pool, err))
         return false;
     switch (event->kind) {
     case EVENT_ARCHIVE_BEGIN:
@@ -448,17 +454,14 @@ extract_push(Sink *self, const Event *event, Error *err)
     return error_set(err, ERR_BUG, "extract got an unknown event");
 }
 
-/* Every file is synced or about to be; then all directories. */
 static bool
 sync_trees(Extract *extract, Error *err)
 {
-    if (!sync_pool_drain(extract->pool, err))
-        return false;
     for (size_t i = 0; i < extract->root_count; i++) {
-        if (!sync_pool_add_tree(extract->pool, extract->roots[i].path, err))
+        if (!write_pool_add_tree(extract->pool, extract->roots[i].path, err))
             return false;
     }
-    return sync_pool_drain(extract->pool, err);
+    return write_pool_drain(extract->pool, err);
 }
 
 static bool
@@ -479,6 +482,8 @@ extract_finish(Sink *self, Error *err)
 {
     Extract *extract = (Extract *)self;
 
+    if (extract->pool != NULL && !write_pool_drain(extract->pool, err))
+        return false;
     switch (extract->config.sync) {
     case SYNC_NONE:
         return true;
@@ -495,7 +500,7 @@ extract_release(Sink *self)
 {
     Extract *extract = (Extract *)self;
 
-    sync_pool_free(extract->pool);
+    write_pool_free(extract->pool);
     file_close_quietly(extract->fd);
     forget_directory(extract);
     for (size_t i = 0; i < extract->root_count; i++)
@@ -521,9 +526,12 @@ extract_new(const ExtractConfig *config, Error *err)
     extract->config = *config;
     extract->dir_fd = -1;
     extract->fd = -1;
-    if (config->sync == SYNC_FSYNC && (extract->pool = sync_pool_new(err)) == NULL) {
-        sink_free(&extract->sink);
-        return NULL;
+    if (config->sync != SYNC_NONE) {
+        extract->pool = write_pool_new(config->sync == SYNC_FSYNC, err);
+        if (extract->pool == NULL) {
+            sink_free(&extract->sink);
+            return NULL;
+        }
     }
     return &extract->sink;
 }

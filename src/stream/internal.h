@@ -31,33 +31,40 @@ bool durable_open_parent(int fd, const char *path, int *ret_parent, Error *err) 
 /* That directory synced: the name of `fd` is on disk. */
 bool durable_sync_parent(int fd, const char *path, Error *err) MUST_USE;
 
-/* ---- sync_pool: a few threads that fsync and close files and directories ---- */
+/* ---- write_pool: a few threads that write, sync and close files ---- */
 
 /*
- * Files go in as open descriptors and are on disk once sync_pool_drain has returned true. The queue
- * is bounded: sync_pool_add waits while it is full. The first failure is kept and reported by every
- * later call; after it files are closed without a sync. One thread adds, drains and frees.
- * sync_pool_free takes NULL and any state; files still queued are closed without a sync.
+ * One file after the other comes in, and is on disk (or, of a pool that does not sync, written)
+ * once write_pool_drain has returned true. What comes in is copied; adding waits while all blocks
+ * are on their way. The first failure is kept and reported by every later call; after it files are
+ * closed and nothing else. One thread adds, drains and frees. write_pool_free takes NULL and any
+ * state; what is still queued is closed as it is.
  */
-#define SYNC_POOL_THREADS 4
-#define SYNC_POOL_QUEUE   64
+#define WRITE_POOL_THREADS 4
+#define WRITE_POOL_BLOCKS  24
+#define WRITE_POOL_QUEUE   64
+#define WRITE_POOL_BLOCK   ((size_t)1024 * 1024)
 
-typedef struct SyncPool SyncPool;
+typedef struct WritePool WritePool;
 
-SyncPool *sync_pool_new(Error *err) MUST_USE;
+WritePool *write_pool_new(bool syncs, Error *err) MUST_USE;
 
-/* Owns `fd` and `path` (from malloc; for messages) from the call on, even when it fails. */
-bool sync_pool_add(SyncPool *pool, int fd, char *path, Error *err) MUST_USE;
+/* Owns `fd`, open for writing and empty, and `path` (from malloc; for messages) from the call on,
+ * even when it fails. The file gets `size` bytes, then its end. */
+bool write_pool_begin(WritePool *pool, int fd, char *path, uint64_t size, Error *err) MUST_USE;
+bool write_pool_data(WritePool *pool, Span data, Error *err) MUST_USE;
+bool write_pool_end(WritePool *pool, Error *err) MUST_USE;
 
-/* The directory `root`, all directories below it (links are not followed) and the one it is in. */
-bool sync_pool_add_tree(SyncPool *pool, const char *root, Error *err) MUST_USE;
+/* The directory `root`, all directories below it (links are not followed) and the one it is in are
+ * synced, whatever the pool does with files. */
+bool write_pool_add_tree(WritePool *pool, const char *root, Error *err) MUST_USE;
 
-/* False once a sync has failed; does not wait. */
-bool sync_pool_check(SyncPool *pool, Error *err) MUST_USE;
+/* False once something has failed; does not wait. */
+bool write_pool_check(WritePool *pool, Error *err) MUST_USE;
 
-/* Wait until everything that was added is on disk. */
-bool sync_pool_drain(SyncPool *pool, Error *err) MUST_USE;
-void sync_pool_free(SyncPool *pool);
+/* Wait until everything that was added is done. */
+bool write_pool_drain(WritePool *pool, Error *err) MUST_USE;
+void write_pool_free(WritePool *pool);
 
 /* ---- codec: what a compression library does for the stages of codec.c ---- */
 

@@ -1,0 +1,580 @@
+/*
+ * write_pool: files are what was put in and on disk when it says so, the first failure is kept,
+ * nothing is left open. Writes and reservations pass through this file (linked with --wrap).
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "common/file.h"
+#include "common/runtime.h"
+#include "stream/internal.h"
+#include "support/temp_dir.h"
+
+/* ---- fsync is this file's own: it can be made to wait ---- */
+
+static struct {
+    pthread_mutex_t mutex;
+    pthread_cond_t changed;
+    bool held;     /* whoever comes waits */
+    size_t inside; /* threads that are waiting */
+    size_t calls;
+} gate = {.mutex = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER};
+
+int
+fsync(int fd)
+{
+    (void)pthread_mutex_lock(&gate.mutex);
+    gate.calls++;
+    gate.inside++;
+    (void)pthread_cond_broadcast(&gate.changed);
+    while (gate.held)
+        (void)pthread_cond_wait(&gate.changed, &gate.mutex);
+    gate.inside--;
+    (void)pthread_mutex_unlock(&gate.mutex);
+    return (int)syscall(SYS_fsync, fd);
+}
+
+static void
+gate_hold(bool held)
+{
+    (void)pthread_mutex_lock(&gate.mutex);
+    gate.held = held;
+    (void)pthread_cond_broadcast(&gate.changed);
+    (void)pthread_mutex_unlock(&gate.mutex);
+}
+
+static void
+gate_await_inside(size_t count)
+{
+    (void)pthread_mutex_lock(&gate.mutex);
+    while (gate.inside < count)
+        (void)pthread_cond_wait(&gate.changed, &gate.mutex);
+    (void)pthread_mutex_unlock(&gate.mutex);
+}
+
+static size_t
+gate_calls(void)
+{
+    size_t calls;
+
+    (void)pthread_mutex_lock(&gate.mutex);
+    calls = gate.calls;
+    (void)pthread_mutex_unlock(&gate.mutex);
+    return calls;
+}
+
+/* ---- writes can fail ---- */
+
+static struct {
+    atomic_size_t direct;  /* writes past the page cache */
+    atomic_size_t through; /* writes through it */
+    size_t fail_at;        /* of all writes, from 1: fails, once; 0: none */
+    int failure;           /* with this */
+    bool no_direct;        /* EINVAL to what goes past the cache */
+    int reserve_failure;   /* 0: none */
+    size_t reserved;
+    size_t written_back; /* bytes */
+} writes;
+
+ssize_t __real_pwrite64(int fd, const void *data, size_t len, off_t offset);
+ssize_t __wrap_pwrite64(int fd, const void *data, size_t len, off_t offset);
+int __real_fallocate64(int fd, int mode, off_t offset, off_t len);
+int __wrap_fallocate64(int fd, int mode, off_t offset, off_t len);
+
+ssize_t
+__wrap_pwrite64(int fd, const void *data, size_t len, off_t offset)
+{
+    const bool direct = (fcntl(fd, F_GETFL) & O_DIRECT) != 0;
+    const size_t number = atomic_fetch_add(direct ? &writes.direct : &writes.through, 1) + 1 +
+                          atomic_load(direct ? &writes.through : &writes.direct);
+
+    if (direct)
+        assert_true((uintptr_t)data % 4096 == 0 && len % 4096 == 0 && offset % 4096 == 0);
+    if (direct && writes.no_direct) {
+        errno = EINVAL;
+        return -1;
+    }
+    if (number == writes.fail_at) {
+        errno = writes.failure;
+        return -1;
+    }
+    return __real_pwrite64(fd, data, len, offset);
+}
+
+int
+__wrap_fallocate64(int fd, int mode, off_t offset, off_t len)
+{
+    writes.reserved++;
+    if (writes.reserve_failure == 0)
+        return __real_fallocate64(fd, mode, offset, len);
+    errno = writes.reserve_failure;
+    return -1;
+}
+
+int __wrap_sync_file_range(int fd, off_t offset, off_t len, unsigned flags);
+
+int
+__wrap_sync_file_range(int fd, off_t offset, off_t len, unsigned flags)
+{
+    (void)fd;
+    (void)offset;
+    (void)flags;
+    writes.written_back += (size_t)len;
+    return 0;
+}
+
+static int
+set_up(void **state)
+{
+    TempDir *dir = calloc(1, sizeof *dir);
+
+    if (dir == NULL)
+        return -1;
+    temp_dir_make(dir);
+    gate.held = false;
+    gate.calls = 0;
+    memset(&writes, 0, sizeof writes);
+    *state = dir;
+    return 0;
+}
+
+static int
+tear_down(void **state)
+{
+    temp_dir_remove(*state);
+    free(*state);
+    return 0;
+}
+
+static bool
+add_file(WritePool *pool, TempDir *dir, const char *name, Error *err)
+{
+    const char *path = temp_dir_path(dir, name);
+    int fd = file_open(path, O_WRONLY | O_CREAT, 0600, err);
+
+    assert_true(fd >= 0);
+    return write_pool_begin(pool, fd, strdup(path), 0, err) && write_pool_end(pool, err);
+}
+
+/* A pipe: fsync says EINVAL. */
+static bool
+add_broken(WritePool *pool, const char *name, int *ret_other_end, Error *err)
+{
+    int ends[2];
+
+    assert_int_equal(pipe(ends), 0);
+    *ret_other_end = ends[0];
+    return write_pool_begin(pool, ends[1], strdup(name), 0, err) && write_pool_end(pool, err);
+}
+
+/* ---- content ---- */
+
+#define BLOCK WRITE_POOL_BLOCK
+
+static uint8_t
+byte_at(size_t at)
+{
+    return (uint8_t)(at * 2654435761u >> 11 ^ at >> 12);
+}
+
+/* A file of so many bytes, which come in pieces. */
+static bool
+add_content(WritePool *pool, TempDir *dir, const char *name, size_t size, size_t piece, Error *err)
+{
+    const char *path = temp_dir_path(dir, name);
+    int fd = file_open(path, O_WRONLY | O_CREAT, 0600, err);
+    uint8_t *bytes = malloc(piece);
+    bool ok;
+
+    assert_true(fd >= 0);
+    assert_non_null(bytes);
+    ok = write_pool_begin(pool, fd, strdup(path), size, err);
+    for (size_t at = 0; ok && at < size;) {
+        size_t len = size - at < piece ? size - at : piece;
+
+        for (size_t i = 0; i < len; i++)
+            bytes[i] = byte_at(at + i);
+        ok = write_pool_data(pool, (Span){.data = bytes, .len = len}, err);
+        at += len;
+    }
+    free(bytes);
+    return ok && write_pool_end(pool, err);
+}
+
+static void
+assert_content(TempDir *dir, const char *name, size_t size)
+{
+    Buf content = temp_dir_read(dir, name);
+    size_t at = 0;
+
+    assert_int_equal(content.len, size);
+    while (at < size && content.data[at] == byte_at(at))
+        at++;
+    assert_int_equal(at, size);
+    buf_free(&content);
+}
+
+static const size_t sizes[] = {0,         1,         4095,          4096,          8192,
+                               BLOCK - 1, BLOCK,     BLOCK + 1,     BLOCK + 4096,  2 * BLOCK - 1,
+                               2 * BLOCK, 3 * BLOCK, 3 * BLOCK + 5, 40 * BLOCK + 7};
+
+#define SIZES (sizeof sizes / sizeof sizes[0])
+
+static void
+put_all_sizes(TempDir *dir, bool syncs)
+{
+    Error err = ERROR_INIT;
+    WritePool *pool = write_pool_new(syncs, &err);
+    char name[16];
+
+    for (size_t i = 0; i < SIZES; i++) {
+        (void)snprintf(name, sizeof name, "f%zu", i);
+        assert_true(add_content(pool, dir, name, sizes[i], 100000 + 77 * i, &err));
+    }
+    assert_true(write_pool_drain(pool, &err));
+    for (size_t i = 0; i < SIZES; i++) {
+        (void)snprintf(name, sizeof name, "f%zu", i);
+        assert_content(dir, name, sizes[i]);
+    }
+    assert_int_equal(gate_calls(), syncs ? SIZES : 0);
+    write_pool_free(pool);
+}
+
+static void
+test_files_of_every_size(void **state)
+{
+    put_all_sizes(*state, true);
+    assert_int_equal(writes.reserved, 8);
+    /* Where the file system can: each large file directly, each small one through the cache. */
+    if (atomic_load(&writes.direct) > 0) {
+        assert_int_equal(writes.through, 5);
+        assert_int_equal(writes.direct, 1 + 2 + 2 + 2 + 2 + 3 + 4 + 41);
+    }
+}
+
+static void
+test_files_of_every_size_unsynced(void **state)
+{
+    put_all_sizes(*state, false);
+}
+
+/* It says so only when it is asked to write. */
+static void
+test_file_system_that_refuses_direct_writes(void **state)
+{
+    writes.no_direct = true;
+    put_all_sizes(*state, true);
+}
+
+/* Through the cache the kernel is told to write while more comes in: 8 MiB at a time. */
+static void
+test_write_back_starts_while_receiving(void **state)
+{
+    Error err = ERROR_INIT;
+    WritePool *pool = write_pool_new(true, &err);
+
+    writes.no_direct = true;
+    assert_true(add_content(pool, *state, "f", 20 * BLOCK + 5, BLOCK, &err));
+    assert_true(write_pool_drain(pool, &err));
+    assert_in_range(writes.written_back, 10 * BLOCK, 20 * BLOCK);
+    assert_content(*state, "f", 20 * BLOCK + 5);
+    write_pool_free(pool);
+}
+
+static void
+test_file_system_without_reservation(void **state)
+{
+    writes.reserve_failure = EOPNOTSUPP;
+    put_all_sizes(*state, true);
+}
+
+/* A full disk shows when a large file begins. */
+static void
+test_no_room(void **state)
+{
+    Error err = ERROR_INIT;
+    WritePool *pool = write_pool_new(true, &err);
+
+    writes.reserve_failure = ENOSPC;
+    assert_true(add_content(pool, *state, "small", 4096, 4096, &err));
+    assert_false(add_content(pool, *state, "large", 3 * BLOCK + 1, BLOCK, &err));
+    assert_int_equal(err.sys_errno, ENOSPC);
+    assert_non_null(strstr(err.message, "could not reserve 3145729 bytes for file \""));
+    assert_non_null(strstr(err.message, "/large\": No space left on device"));
+    write_pool_free(pool);
+}
+
+/* Each write of several files fails once: that is told, at the end at the latest. */
+static void
+test_failing_writes(void **state)
+{
+    static const int failures[] = {EIO, ENOSPC};
+
+    for (size_t number = 1; number <= 8; number++) {
+        Error err = ERROR_INIT;
+        WritePool *pool = write_pool_new(true, &err);
+        bool ok;
+
+        memset(&writes, 0, sizeof writes);
+        writes.fail_at = number;
+        writes.failure = failures[number % 2];
+        ok = add_content(pool, *state, "a", 100, 100, &err) &&
+             add_content(pool, *state, "b", 4 * BLOCK, BLOCK, &err) &&
+             add_content(pool, *state, "c", 3 * BLOCK - 5, BLOCK, &err) &&
+             write_pool_drain(pool, &err);
+        assert_false(ok);
+        assert_int_equal(err.sys_errno, writes.failure);
+        assert_non_null(strstr(err.message, "could not write to file \""));
+        write_pool_free(pool);
+    }
+}
+
+/* In the midst of a file, whose blocks are on their way. */
+static void
+test_freed_within_a_file(void **state)
+{
+    for (size_t blocks = 0; blocks < 5; blocks++) {
+        Error err = ERROR_INIT;
+        WritePool *pool = write_pool_new(true, &err);
+        const char *path = temp_dir_path(*state, "f");
+        int fd = file_open(path, O_WRONLY | O_CREAT, 0600, &err);
+        uint8_t *bytes = calloc(1, BLOCK);
+
+        assert_true(write_pool_begin(pool, fd, strdup(path), 100 * BLOCK, &err));
+        for (size_t i = 0; i < blocks; i++)
+            assert_true(write_pool_data(pool, (Span){.data = bytes, .len = BLOCK - i}, &err));
+        write_pool_free(pool);
+        free(bytes);
+        assert_int_equal(fcntl(fd, F_GETFD), -1); /* it was closed */
+        assert_int_equal(gate_calls(), 0);
+    }
+}
+
+/* ---- syncs ---- */
+
+static void
+test_drain_waits_for_everything(void **state)
+{
+    Error err = ERROR_INIT;
+    WritePool *pool = write_pool_new(true, &err);
+
+    for (size_t i = 1; i <= 10; i++) {
+        char name[16];
+
+        (void)snprintf(name, sizeof name, "f%zu", i);
+        assert_true(add_file(pool, *state, name, &err));
+    }
+    assert_true(write_pool_drain(pool, &err));
+    assert_int_equal(gate_calls(), 10);
+    assert_true(write_pool_drain(pool, &err)); /* again, with nothing in it */
+    assert_true(write_pool_check(pool, &err));
+    assert_true(add_file(pool, *state, "late", &err));
+    assert_true(write_pool_drain(pool, &err));
+    assert_int_equal(gate_calls(), 11);
+    write_pool_free(pool);
+}
+
+static void
+test_all_threads_sync_at_the_same_time(void **state)
+{
+    Error err = ERROR_INIT;
+    WritePool *pool = write_pool_new(true, &err);
+
+    gate_hold(true);
+    for (size_t i = 0; i < WRITE_POOL_THREADS; i++)
+        assert_true(add_file(pool, *state, "f", &err));
+    gate_await_inside(WRITE_POOL_THREADS);
+    gate_hold(false);
+    assert_true(write_pool_drain(pool, &err));
+    write_pool_free(pool);
+}
+
+static void
+release_gate(void *arg)
+{
+    (void)arg;
+    gate_hold(false);
+}
+
+static void
+test_adding_waits_while_the_queue_is_full(void **state)
+{
+    Error err = ERROR_INIT;
+    WritePool *pool = write_pool_new(true, &err);
+    Thread opener;
+
+    gate_hold(true);
+    for (size_t i = 0; i < WRITE_POOL_THREADS + WRITE_POOL_QUEUE; i++) {
+        assert_true(add_file(pool, *state, "f", &err));
+        if (i + 1 == WRITE_POOL_THREADS)
+            gate_await_inside(WRITE_POOL_THREADS); /* they have theirs: the queue is empty */
+    }
+    assert_int_equal(gate_calls(), WRITE_POOL_THREADS);
+    assert_true(thread_start(&opener, release_gate, NULL, &err));
+    for (size_t i = 0; i < WRITE_POOL_QUEUE; i++)
+        assert_true(add_file(pool, *state, "f", &err));
+    thread_join(&opener);
+    assert_true(write_pool_drain(pool, &err));
+    assert_int_equal(gate_calls(), WRITE_POOL_THREADS + 2 * WRITE_POOL_QUEUE);
+    write_pool_free(pool);
+}
+
+static void
+test_first_failure_is_kept(void **state)
+{
+    Error err = ERROR_INIT;
+    WritePool *pool = write_pool_new(true, &err);
+    int end;
+
+    assert_true(add_broken(pool, "pipe", &end, &err));
+    assert_false(write_pool_drain(pool, &err));
+    assert_int_equal(err.sys_errno, EINVAL);
+    assert_string_equal(err.message, "could not fsync file \"pipe\": Invalid argument");
+    file_close_quietly(end);
+
+    /* It is final: files are taken, closed and not synced, nothing succeeds any more. */
+    err = ERROR_INIT;
+    assert_false(add_broken(pool, "other", &end, &err));
+    assert_string_equal(err.message, "could not fsync file \"pipe\": Invalid argument");
+    file_close_quietly(end);
+    err = ERROR_INIT;
+    assert_false(add_file(pool, *state, "f", &err));
+    assert_string_equal(err.message, "could not fsync file \"pipe\": Invalid argument");
+    assert_false(write_pool_check(pool, &err));
+    assert_false(write_pool_drain(pool, &err));
+    assert_int_equal(gate_calls(), 1);
+    write_pool_free(pool);
+}
+
+static void
+test_queued_files_are_closed_unsynced_after_a_failure(void **state)
+{
+    Error err = ERROR_INIT;
+    WritePool *pool = write_pool_new(true, &err);
+    int end;
+    char byte;
+
+    gate_hold(true);
+    for (size_t i = 0; i < WRITE_POOL_THREADS; i++) {
+        assert_true(add_broken(pool, "broken", &end, &err));
+        file_close_quietly(end);
+    }
+    gate_await_inside(WRITE_POOL_THREADS);
+    assert_true(add_broken(pool, "queued", &end, &err));
+    gate_hold(false);
+    assert_false(write_pool_drain(pool, &err));
+    /* The end of the file says that the other end was closed. */
+    assert_int_equal(read(end, &byte, 1), 0);
+    assert_int_equal(gate_calls(), WRITE_POOL_THREADS);
+    file_close_quietly(end);
+    write_pool_free(pool);
+    (void)state;
+}
+
+static void
+test_freed_with_files_in_the_queue(void **state)
+{
+    Error err = ERROR_INIT;
+    WritePool *pool = write_pool_new(true, &err);
+    Thread opener;
+    int end;
+    char byte;
+
+    gate_hold(true);
+    for (size_t i = 0; i < WRITE_POOL_THREADS; i++)
+        assert_true(add_file(pool, *state, "f", &err));
+    gate_await_inside(WRITE_POOL_THREADS);
+    assert_true(add_broken(pool, "queued", &end, &err));
+    assert_true(thread_start(&opener, release_gate, NULL, &err));
+    write_pool_free(pool);
+    thread_join(&opener);
+    assert_int_equal(read(end, &byte, 1), 0);
+    file_close_quietly(end);
+}
+
+static void
+test_freed_unused_and_null(void **state)
+{
+    Error err = ERROR_INIT;
+
+    (void)state;
+    write_pool_free(write_pool_new(true, &err));
+    write_pool_free(NULL);
+    assert_int_equal(err.code, ERR_NONE);
+}
+
+static void
+test_tree_counts_every_directory_once(void **state)
+{
+    TempDir *dir = *state;
+    Error err = ERROR_INIT;
+    WritePool *pool = write_pool_new(true, &err);
+
+    temp_dir_mkdir(dir, "root/a/b/c");
+    temp_dir_mkdir(dir, "root/d");
+    temp_dir_write(dir, "root/file", "x", 1);
+    assert_int_equal(symlink("/", temp_dir_path(dir, "root/link")), 0);
+    assert_true(write_pool_add_tree(pool, temp_dir_path(dir, "root"), &err));
+    assert_true(write_pool_drain(pool, &err));
+    assert_int_equal(gate_calls(), 6); /* root, a, b, c, d, and the parent */
+    assert_true(write_pool_add_tree(pool, temp_dir_path(dir, "root/d/"), &err));
+    assert_true(write_pool_drain(pool, &err));
+    assert_int_equal(gate_calls(), 8);
+    write_pool_free(pool);
+}
+
+static void
+test_tree_that_is_not_there(void **state)
+{
+    TempDir *dir = *state;
+    Error err = ERROR_INIT;
+    WritePool *pool = write_pool_new(true, &err);
+
+    assert_false(write_pool_add_tree(pool, temp_dir_path(dir, "root"), &err));
+    assert_int_equal(err.sys_errno, ENOENT);
+    err = ERROR_INIT;
+    temp_dir_write(dir, "file", "x", 1);
+    assert_false(write_pool_add_tree(pool, temp_dir_path(dir, "file"), &err));
+    assert_int_equal(err.sys_errno, ENOTDIR);
+    assert_true(write_pool_drain(pool, &err)); /* not a failure of the pool's own */
+    assert_int_equal(gate_calls(), 0);
+    write_pool_free(pool);
+}
+
+#define POOL_TEST(TEST) cmocka_unit_test_setup_teardown(TEST, set_up, tear_down)
+
+int
+main(void)
+{
+    const struct CMUnitTest tests[] = {
+        POOL_TEST(test_files_of_every_size),
+        POOL_TEST(test_files_of_every_size_unsynced),
+        POOL_TEST(test_file_system_that_refuses_direct_writes),
+        POOL_TEST(test_write_back_starts_while_receiving),
+        POOL_TEST(test_file_system_without_reservation),
+        POOL_TEST(test_no_room),
+        POOL_TEST(test_failing_writes),
+        POOL_TEST(test_freed_within_a_file),
+        POOL_TEST(test_drain_waits_for_everything),
+        POOL_TEST(test_all_threads_sync_at_the_same_time),
+        POOL_TEST(test_adding_waits_while_the_queue_is_full),
+        POOL_TEST(test_first_failure_is_kept),
+        POOL_TEST(test_queued_files_are_closed_unsynced_after_a_failure),
+        POOL_TEST(test_freed_with_files_in_the_queue),
+        POOL_TEST(test_freed_unused_and_null),
+        POOL_TEST(test_tree_counts_every_directory_once),
+        POOL_TEST(test_tree_that_is_not_there),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
