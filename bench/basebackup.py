@@ -17,9 +17,9 @@ should be on a real disk.
 """
 
 import argparse
+import itertools
 import json
 import os
-import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -49,6 +49,7 @@ CASES = {
     "tar, lz4": ["-F", "tar", "-Z", "client-lz4"],
     "tar, zstd": ["-F", "tar", "-Z", "client-zstd:3"],
 }
+backup_numbers = itertools.count()
 NUMBERS = {"seconds": "s", "cpu": "CPU s", "memory": "MiB", "size": "MB on disk"}
 MANY_TABLES = """
 DO $$
@@ -103,26 +104,34 @@ def size_of(directory):
     return sum(path.stat().st_size for path in directory.rglob("*") if path.is_file()) / 1e6
 
 
-def take(program, server, options):
+def take(program, server, place):
     """One backup by one program."""
-    with ScratchDir() as scratch:
-        target = scratch / "backup"
-        command = [target if word == "TARGET" else word for word in program]
-        settle()
-        numbers = measured(command, server.env())
-        numbers["size"] = size_of(target) if target.exists() else 0.0
-        shutil.rmtree(target, ignore_errors=True)
-    return numbers
+    target = place / f"backup{next(backup_numbers)}"
+    command = [target if word == "TARGET" else word for word in program]
+    settle()
+    result = measured(command, server.env())
+    result["size"] = size_of(target) if target.exists() else 0.0
+    empty(target)
+    return result
 
 
-def measure_case(name, server, gigabytes, options):
+def empty(directory):
+    """Makes room, and leaves the files themselves: ext4 searches long for inodes that it may use
+    when many were deleted within the last minutes.
+    """
+    for path in directory.rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            os.truncate(path, 0)
+
+
+def measure_case(name, server, place, gigabytes, options):
     more = ["-D", "TARGET", "-c", "fast", *CASES[name]]
     programs = {
         "pgstow": [options.pgstow, "basebackup", *more],
         "stock": [options.stock / "pg_basebackup", *more],
         "floor": [options.floor],
     }
-    runs = in_turns(programs, options.rounds, lambda program: take(program, server, options))
+    runs = in_turns(programs, options.rounds, lambda program: take(program, server, place))
     report(name, runs, NUMBERS, gigabytes)
     return runs
 
@@ -155,13 +164,13 @@ def parse_options():
 def main():
     options = parse_options()
     tempfile.tempdir = options.directory
-    with Server(options.major, **SETTINGS) as server:
+    with Server(options.major, **SETTINGS) as server, ScratchDir() as place:
         DATA[options.data](server, options)
         server.sql("VACUUM; CHECKPOINT;", timeout=1200)
         gigabytes = gigabytes_of(server)
         print(f"{options.data}, {gigabytes:.2f} GB, {options.rounds} rounds,"
               f" {os.cpu_count()} processors", flush=True)
-        results = {name: measure_case(name, server, gigabytes, options)
+        results = {name: measure_case(name, server, place, gigabytes, options)
                    for name in options.cases}
     if options.json:
         Path(options.json).write_text(

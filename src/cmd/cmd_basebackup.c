@@ -31,7 +31,7 @@ run(const Command *command, int argc, char **argv)
     switch (backup_request_read(&backup.request, command, argc, argv)) {
     case OPTIONS_READ:
         display_init(&backup.display, &backup.request);
-        if (signals_run(take_backup, &backup, &err))
+        if (signals_run(take_backup, &backup, IGNORED_STAY_IGNORED, &err))
             status = 0;
         else
             display_failure(&backup.display, &err);

@@ -63,7 +63,7 @@ run_request(Job *job)
 {
     Error err = ERROR_INIT;
 
-    if (signals_run(run_job, job, &err))
+    if (signals_run(run_job, job, IGNORED_HUP_ONLY, &err))
         return 0;
     signals_show_failure(&err);
     return job->status;

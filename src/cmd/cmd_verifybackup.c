@@ -132,7 +132,7 @@ run_request(Run *run)
     int status;
 
     verify_display_init(&run->display, &run->request);
-    ok = signals_run(verify, run, &err);
+    ok = signals_run(verify, run, IGNORED_STAY_IGNORED, &err);
     status = verify_display_end(&run->display, ok ? NULL : &err);
     verify_display_free(&run->display);
     return status;

@@ -20,14 +20,14 @@ on_signal(int signo)
 }
 
 static bool
-install(int signo, Error *err)
+install(int signo, bool even_ignored, Error *err)
 {
     struct sigaction action = {.sa_handler = on_signal};
     struct sigaction before;
 
     if (sigaction(signo, NULL, &before) != 0)
         return error_set_errno(err, errno, "could not query signal %d", signo);
-    if (before.sa_handler == SIG_IGN) /* nohup, or a job in the background of a script */
+    if (before.sa_handler == SIG_IGN && !even_ignored)
         return true;
     (void)sigemptyset(&action.sa_mask);
     if (sigaction(signo, &action, NULL) != 0)
@@ -36,8 +36,11 @@ install(int signo, Error *err)
 }
 
 bool
-signals_run(bool (*job)(void *ctx, Stop *stop, Error *err), void *ctx, Error *err)
+signals_run(bool (*job)(void *ctx, Stop *stop, Error *err), void *ctx, IgnoredSignals ignored,
+            Error *err)
 {
+    const bool always = ignored == IGNORED_HUP_ONLY;
+
     /* It stays for ever: a late signal may still reach it, and the process is about to end. */
     static Stop stop;
 
@@ -46,8 +49,8 @@ signals_run(bool (*job)(void *ctx, Stop *stop, Error *err), void *ctx, Error *er
     the_stop = &stop;
     if (signal(SIGPIPE, SIG_IGN) == SIG_ERR)
         return error_set_errno(err, errno, "could not ignore signal %d", SIGPIPE);
-    return install(SIGINT, err) && install(SIGTERM, err) && install(SIGHUP, err) &&
-           job(ctx, &stop, err);
+    return install(SIGINT, always, err) && install(SIGTERM, always, err) &&
+           install(SIGHUP, false, err) && job(ctx, &stop, err);
 }
 
 Error

@@ -8,12 +8,20 @@
 #include "common/error.h"
 #include "common/runtime.h"
 
+/* What a signal does that was ignored from the start: under nohup, or SIGINT in a job that a script
+ * has put into the background. */
+typedef enum IgnoredSignals {
+    IGNORED_STAY_IGNORED,
+    IGNORED_HUP_ONLY /* SIGINT and SIGTERM count nevertheless */
+} IgnoredSignals;
+
 /*
- * Run `job` with SIGINT, SIGTERM and SIGHUP (unless ignored, as under nohup) requesting its stop.
+ * Run `job` with SIGINT, SIGTERM and SIGHUP requesting its stop, unless they were ignored.
  * SIGPIPE is ignored from here on: a reader of our messages that goes away must not end a backup.
  * Returns what the job returned. Once a process.
  */
-bool signals_run(bool (*job)(void *ctx, Stop *stop, Error *err), void *ctx, Error *err) MUST_USE;
+bool signals_run(bool (*job)(void *ctx, Stop *stop, Error *err), void *ctx, IgnoredSignals ignored,
+                 Error *err) MUST_USE;
 
 /* An Error as it is told: one that says "stopped" tells which signal did it. */
 Error signals_failure(const Error *err);

@@ -216,6 +216,19 @@ class Streaming(StreamingTestCase):
         self.assertRegex(result.err, rf"stopped log streaming at {position} \(timeline 1\)\n"
                               r"pgstow receivewal: received interrupt signal, exiting\n\Z")
 
+    def test_stopped_in_the_background_of_a_script(self):
+        """A shell starts such jobs with SIGINT ignored: it ends them all the same, as in stock."""
+        ignoring = ["sh", "-c", "trap '' INT TERM HUP; exec \"$@\"", "sh"]
+        for number in (signal.SIGINT, signal.SIGTERM):
+            with self.subTest(number):
+                command = [*ignoring, pgstow_path(), "receivewal", "-D", self.archive.path, "-v"]
+                with Background(command, env=self.server.env()) as receiver:
+                    receiver.wait_for_err("starting log streaming")
+                    receiver.send_signal(signal.SIGHUP)
+                    result = receiver.stop(number)
+                    self.assertEqual(result.rc, 0, result)
+                    self.assertIn("stopped log streaming", result.err)
+
     def test_stopped_and_started_again(self):
         """Each stop keeps all that was received; each start goes on without a gap."""
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL):
