@@ -1,8 +1,7 @@
 /*
  * The stages between the server and the disk. Every kind of backup is one column of them:
  *
- *   plain          decompress? -> tar_reader -> guard? -> pages? -> ledger? -> recovery?
- *                  -> handoff => extract
+ *   plain          decompress? -> tar_reader -> guard? -> pages? -> ledger? -> recovery? -> extract
  *   tar as it is   terminator? -> tee( handoff => compress? -> file_sink ;
  *                                      decompress? -> tar_reader -> pages? -> ledger? -> discard )
  *   tar, rewritten decompress? -> tar_reader -> guard? -> pages? -> ledger? -> recovery?
@@ -10,7 +9,9 @@
  *   elsewhere      discard
  *
  * What stands in front of the handoff runs in the thread that receives: it costs a small part of
- * what the server needs to send. Compressing and the disk are behind it.
+ * what the server needs to send. Compressing and the disk are behind it. A durable extract writes
+ * with threads of its own and has no handoff in front of it, which would only copy what it copies;
+ * one that does not sync writes into the page cache itself.
  */
 #include <unistd.h>
 
@@ -62,6 +63,7 @@ directories(const ChainConfig *config, Error *err)
         .wal_directory = config->options->wal_directory,
         .sync = config->options->sync,
         .directory_mode = config->directory_mode,
+        .while_full = while_full,
     };
 
     return extract_new(&extract, err);
@@ -126,8 +128,10 @@ add_recovery(Sink *next, const ChainConfig *config, Error *err)
 static Sink *
 plain_chain(const ChainConfig *config, Sink **ret_handoff, Error *err)
 {
-    Sink *sink = add_handoff(directories(config, err), config, ret_handoff, err);
+    Sink *sink = directories(config, err);
 
+    if (config->options->sync == SYNC_NONE)
+        sink = add_handoff(sink, config, ret_handoff, err);
     sink = add_recovery(sink, config, err);
     sink = add_checks(sink, config, err);
     return add_parser(add_guard(sink, config, err), config, err);

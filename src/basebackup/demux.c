@@ -71,7 +71,9 @@ static bool
 idle(Demux *demux, Error *err)
 {
     progress_tick(demux->config->progress);
-    return demux->config->handoff == NULL || handoff_publish(demux->config->handoff, err);
+    if (demux->config->handoff != NULL)
+        return handoff_publish(demux->config->handoff, err);
+    return sink_flush(demux->config->sink, LSN_INVALID, err);
 }
 
 /* Feed every message of the current COPY to `take`, until the server ends it. */

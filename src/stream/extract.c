@@ -527,7 +527,8 @@ extract_new(const ExtractConfig *config, Error *err)
     extract->dir_fd = -1;
     extract->fd = -1;
     if (config->sync != SYNC_NONE) {
-        extract->pool = write_pool_new(config->sync == SYNC_FSYNC, err);
+        extract->pool =
+            write_pool_new(config->sync == SYNC_FSYNC, config->while_full, config->ctx, err);
         if (extract->pool == NULL) {
             sink_free(&extract->sink);
             return NULL;

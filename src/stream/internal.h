@@ -47,7 +47,10 @@ bool durable_sync_parent(int fd, const char *path, Error *err) MUST_USE;
 
 typedef struct WritePool WritePool;
 
-WritePool *write_pool_new(bool syncs, Error *err) MUST_USE;
+/* While the adder waits, `while_full` is called every second, and ends the wait when it is false;
+ * may be NULL. */
+WritePool *write_pool_new(bool syncs, bool (*while_full)(void *ctx, Error *err), void *ctx,
+                          Error *err) MUST_USE;
 
 /* Owns `fd`, open for writing and empty, and `path` (from malloc; for messages) from the call on,
  * even when it fails. The file gets `size` bytes, then its end. */

@@ -196,9 +196,11 @@ Sink *file_sink_new(const FileSinkConfig *config, Error *err) MUST_USE;
  * extract: parsed archives become directories. Files are created below the root of their archive,
  * component by component, never through a symbolic link; they must not exist yet. Directories may
  * exist. Symbolic links are made only as pg_tblspc/<oid> of the base archive.
- * With SYNC_FSYNC each file is synced by a small pool of threads as it ends, and finish returns
- * only when all files and directories (the roots and their parents included) are on disk. With
- * SYNC_SYNCFS finish syncs the file systems of the roots, and the parents' names.
+ * Unless SYNC_NONE, a pool of threads writes the files: pushing waits only while all its memory is
+ * on its way to the disk. With SYNC_FSYNC they sync each file as it ends, and finish returns only
+ * when all files and directories (the roots and their parents included) are on disk. With
+ * SYNC_SYNCFS finish syncs the file systems of the roots, and the parents' names. A write that has
+ * failed is told by the next event, which may be a FLUSH.
  * Abandoned output is left to the caller, who knows which directories this run made.
  */
 typedef struct ExtractConfig {
@@ -213,6 +215,9 @@ typedef struct ExtractConfig {
     const char *wal_directory;
     SyncMethod sync;
     mode_t directory_mode; /* 0700 or 0750: for directories that the archive does not name */
+    /* Called every second by the pushing thread while it waits for the disk; false ends the wait
+     * with its Error. May be NULL. */
+    bool (*while_full)(void *ctx, Error *err);
 } ExtractConfig;
 
 Sink *extract_new(const ExtractConfig *config, Error *err) MUST_USE;

@@ -21,6 +21,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "common/file.h"
@@ -57,6 +58,8 @@ typedef struct Item {
 struct WritePool {
     Thread threads[WRITE_POOL_THREADS];
     bool syncs; /* files that were written, before they are closed */
+    bool (*while_full)(void *ctx, Error *err);
+    void *ctx;
 
     /* ---- the adder's ---- */
     void *memory[WRITE_POOL_BLOCKS]; /* all that was made, as it came */
@@ -264,7 +267,7 @@ run_thread(void *arg)
 /* ---- making and ending ---- */
 
 WritePool *
-write_pool_new(bool syncs, Error *err)
+write_pool_new(bool syncs, bool (*while_full)(void *ctx, Error *err), void *ctx, Error *err)
 {
     WritePool *pool = mem_zero(sizeof *pool, err);
 
@@ -277,6 +280,8 @@ write_pool_new(bool syncs, Error *err)
     atomic_init(&pool->failed, false);
     atomic_init(&pool->abandoned, false);
     pool->syncs = syncs;
+    pool->while_full = while_full;
+    pool->ctx = ctx;
     for (size_t i = 0; i < WRITE_POOL_THREADS; i++) {
         if (!thread_start(&pool->threads[i], run_thread, pool, err)) {
             write_pool_free(pool);
@@ -320,15 +325,35 @@ write_pool_check(WritePool *pool, Error *err)
     return false;
 }
 
+/* Wait for a second at most; with the mutex. False: nothing has happened in time. */
+static bool
+wait_interval(WritePool *pool)
+{
+    struct timespec until;
+
+    if (pool->while_full == NULL)
+        return pthread_cond_wait(&pool->moved, &pool->mutex) == 0;
+    (void)clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_sec++;
+    return pthread_cond_timedwait(&pool->moved, &pool->mutex, &until) != ETIMEDOUT;
+}
+
 /* Wait until `reached`, or a failure. */
 static bool
 await(WritePool *pool, bool (*reached)(const WritePool *pool), Error *err)
 {
+    bool ok = true;
+
     (void)pthread_mutex_lock(&pool->mutex);
-    while (!reached(pool) && !atomic_load(&pool->failed))
-        (void)pthread_cond_wait(&pool->moved, &pool->mutex);
+    while (ok && !reached(pool) && !atomic_load(&pool->failed)) {
+        if (wait_interval(pool))
+            continue;
+        (void)pthread_mutex_unlock(&pool->mutex);
+        ok = pool->while_full(pool->ctx, err);
+        (void)pthread_mutex_lock(&pool->mutex);
+    }
     (void)pthread_mutex_unlock(&pool->mutex);
-    return write_pool_check(pool, err);
+    return ok && write_pool_check(pool, err);
 }
 
 static bool
@@ -411,8 +436,8 @@ reserve(const PoolFile *file, Error *err)
     while (result != 0 && errno == EINTR);
     if (result == 0 || errno == EOPNOTSUPP || errno == ENOSYS || errno == EINVAL)
         return true;
-    return error_set_errno(err, errno, "could not reserve %llu bytes for file \"%s\"",
-                           (unsigned long long)file->size, file->path);
+    (void)error_set_errno(err, errno, "could not write to file \"%s\"", file->path);
+    return error_hint(err, "The file needs %llu bytes.", (unsigned long long)file->size);
 }
 
 /* Owns `fd` and `path`. What comes in now is this file. */

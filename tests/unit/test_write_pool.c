@@ -234,7 +234,7 @@ static void
 put_all_sizes(TempDir *dir, bool syncs)
 {
     Error err = ERROR_INIT;
-    WritePool *pool = write_pool_new(syncs, &err);
+    WritePool *pool = write_pool_new(syncs, NULL, NULL, &err);
     char name[16];
 
     for (size_t i = 0; i < SIZES; i++) {
@@ -281,7 +281,7 @@ static void
 test_write_back_starts_while_receiving(void **state)
 {
     Error err = ERROR_INIT;
-    WritePool *pool = write_pool_new(true, &err);
+    WritePool *pool = write_pool_new(true, NULL, NULL, &err);
 
     writes.no_direct = true;
     assert_true(add_content(pool, *state, "f", 20 * BLOCK + 5, BLOCK, &err));
@@ -303,13 +303,14 @@ static void
 test_no_room(void **state)
 {
     Error err = ERROR_INIT;
-    WritePool *pool = write_pool_new(true, &err);
+    WritePool *pool = write_pool_new(true, NULL, NULL, &err);
 
     writes.reserve_failure = ENOSPC;
     assert_true(add_content(pool, *state, "small", 4096, 4096, &err));
     assert_false(add_content(pool, *state, "large", 3 * BLOCK + 1, BLOCK, &err));
     assert_int_equal(err.sys_errno, ENOSPC);
-    assert_non_null(strstr(err.message, "could not reserve 3145729 bytes for file \""));
+    assert_non_null(strstr(err.message, "could not write to file \""));
+    assert_string_equal(err.hint, "The file needs 3145729 bytes.");
     assert_non_null(strstr(err.message, "/large\": No space left on device"));
     write_pool_free(pool);
 }
@@ -322,7 +323,7 @@ test_failing_writes(void **state)
 
     for (size_t number = 1; number <= 8; number++) {
         Error err = ERROR_INIT;
-        WritePool *pool = write_pool_new(true, &err);
+        WritePool *pool = write_pool_new(true, NULL, NULL, &err);
         bool ok;
 
         memset(&writes, 0, sizeof writes);
@@ -345,7 +346,7 @@ test_freed_within_a_file(void **state)
 {
     for (size_t blocks = 0; blocks < 5; blocks++) {
         Error err = ERROR_INIT;
-        WritePool *pool = write_pool_new(true, &err);
+        WritePool *pool = write_pool_new(true, NULL, NULL, &err);
         const char *path = temp_dir_path(*state, "f");
         int fd = file_open(path, O_WRONLY | O_CREAT, 0600, &err);
         uint8_t *bytes = calloc(1, BLOCK);
@@ -366,7 +367,7 @@ static void
 test_drain_waits_for_everything(void **state)
 {
     Error err = ERROR_INIT;
-    WritePool *pool = write_pool_new(true, &err);
+    WritePool *pool = write_pool_new(true, NULL, NULL, &err);
 
     for (size_t i = 1; i <= 10; i++) {
         char name[16];
@@ -388,7 +389,7 @@ static void
 test_all_threads_sync_at_the_same_time(void **state)
 {
     Error err = ERROR_INIT;
-    WritePool *pool = write_pool_new(true, &err);
+    WritePool *pool = write_pool_new(true, NULL, NULL, &err);
 
     gate_hold(true);
     for (size_t i = 0; i < WRITE_POOL_THREADS; i++)
@@ -410,7 +411,7 @@ static void
 test_adding_waits_while_the_queue_is_full(void **state)
 {
     Error err = ERROR_INIT;
-    WritePool *pool = write_pool_new(true, &err);
+    WritePool *pool = write_pool_new(true, NULL, NULL, &err);
     Thread opener;
 
     gate_hold(true);
@@ -429,11 +430,37 @@ test_adding_waits_while_the_queue_is_full(void **state)
     write_pool_free(pool);
 }
 
+static bool
+stop_waiting(void *ctx, Error *err)
+{
+    *(size_t *)ctx += 1;
+    return *(size_t *)ctx < 2 || error_set_stopped(err);
+}
+
+/* A disk that does not answer holds nobody who wants to stop. */
+static void
+test_waiting_can_be_ended(void **state)
+{
+    Error err = ERROR_INIT;
+    size_t asked = 0;
+    WritePool *pool = write_pool_new(true, stop_waiting, &asked, &err);
+    bool ok = true;
+
+    gate_hold(true);
+    for (size_t i = 0; ok && i <= WRITE_POOL_THREADS + WRITE_POOL_QUEUE; i++)
+        ok = add_file(pool, *state, "f", &err);
+    assert_false(ok);
+    assert_int_equal(err.code, ERR_STOPPED);
+    assert_int_equal(asked, 2);
+    gate_hold(false);
+    write_pool_free(pool);
+}
+
 static void
 test_first_failure_is_kept(void **state)
 {
     Error err = ERROR_INIT;
-    WritePool *pool = write_pool_new(true, &err);
+    WritePool *pool = write_pool_new(true, NULL, NULL, &err);
     int end;
 
     assert_true(add_broken(pool, "pipe", &end, &err));
@@ -460,7 +487,7 @@ static void
 test_queued_files_are_closed_unsynced_after_a_failure(void **state)
 {
     Error err = ERROR_INIT;
-    WritePool *pool = write_pool_new(true, &err);
+    WritePool *pool = write_pool_new(true, NULL, NULL, &err);
     int end;
     char byte;
 
@@ -485,7 +512,7 @@ static void
 test_freed_with_files_in_the_queue(void **state)
 {
     Error err = ERROR_INIT;
-    WritePool *pool = write_pool_new(true, &err);
+    WritePool *pool = write_pool_new(true, NULL, NULL, &err);
     Thread opener;
     int end;
     char byte;
@@ -508,7 +535,7 @@ test_freed_unused_and_null(void **state)
     Error err = ERROR_INIT;
 
     (void)state;
-    write_pool_free(write_pool_new(true, &err));
+    write_pool_free(write_pool_new(true, NULL, NULL, &err));
     write_pool_free(NULL);
     assert_int_equal(err.code, ERR_NONE);
 }
@@ -518,7 +545,7 @@ test_tree_counts_every_directory_once(void **state)
 {
     TempDir *dir = *state;
     Error err = ERROR_INIT;
-    WritePool *pool = write_pool_new(true, &err);
+    WritePool *pool = write_pool_new(true, NULL, NULL, &err);
 
     temp_dir_mkdir(dir, "root/a/b/c");
     temp_dir_mkdir(dir, "root/d");
@@ -538,7 +565,7 @@ test_tree_that_is_not_there(void **state)
 {
     TempDir *dir = *state;
     Error err = ERROR_INIT;
-    WritePool *pool = write_pool_new(true, &err);
+    WritePool *pool = write_pool_new(true, NULL, NULL, &err);
 
     assert_false(write_pool_add_tree(pool, temp_dir_path(dir, "root"), &err));
     assert_int_equal(err.sys_errno, ENOENT);
@@ -568,6 +595,7 @@ main(void)
         POOL_TEST(test_drain_waits_for_everything),
         POOL_TEST(test_all_threads_sync_at_the_same_time),
         POOL_TEST(test_adding_waits_while_the_queue_is_full),
+        POOL_TEST(test_waiting_can_be_ended),
         POOL_TEST(test_first_failure_is_kept),
         POOL_TEST(test_queued_files_are_closed_unsynced_after_a_failure),
         POOL_TEST(test_freed_with_files_in_the_queue),
