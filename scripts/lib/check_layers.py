@@ -32,7 +32,7 @@ FOREIGN = {
     r"(libpq-fe|libpq/.*|pg_config.*|postgres.*)\.h": "src/protocol/",
     r"lz4.*\.h": {"src/stream/codec_lz4.c"},
     r"zstd.*\.h": {"src/stream/codec_zstd.c"},
-    r"zlib\.h": {"src/stream/codec_gzip.c"},
+    r"(zlib|libdeflate)\.h": {"src/stream/codec_gzip.c"},
 }
 
 INCLUDE = re.compile(r'^\s*#\s*include\s+(["<])([^">]+)[">]')

@@ -5,7 +5,7 @@
 
 # To build pgstow.
 readonly BUILD_PACKAGES=(gcc libc6-dev cmake ninja-build pkg-config git
-    libpq-dev libssl-dev liblz4-dev libzstd-dev zlib1g-dev)
+    libpq-dev libssl-dev liblz4-dev libzstd-dev zlib1g-dev libdeflate-dev)
 
 # To build and run the tests.
 readonly TEST_PACKAGES=(libcmocka-dev python3 openssl gzip lz4 zstd groff-base clang-14

@@ -16,10 +16,14 @@
 #include <unistd.h>
 
 #include "basebackup/internal.h"
+#include "common/work.h"
 
 /* Of members that the stock tools put into an archive. */
 #define INJECTED_UID 04000
 #define INJECTED_GID 02000
+
+/* More than these the server does not keep busy. */
+#define GZIP_WORKERS_MAX 4
 
 /* The disk is slow: nothing to tell the server, but a stop must still end the wait. */
 static bool
@@ -69,9 +73,23 @@ directories(const ChainConfig *config, Error *err)
     return extract_new(&extract, err);
 }
 
+/* gzip takes longer than the server needs to send: it may have the processors that we may use, if
+ * there is more than the one that the writing thread has. */
+static Compression
+files_compression(const Plan *plan)
+{
+    Compression compression = plan->leaving;
+    size_t processors = work_processors();
+
+    if (compression.method == COMPRESSION_GZIP && processors > 1)
+        compression.workers = (int)(processors < GZIP_WORKERS_MAX ? processors : GZIP_WORKERS_MAX);
+    return compression;
+}
+
 static Sink *
 files(const ChainConfig *config, Error *err)
 {
+    const Compression compression = files_compression(config->plan);
     const FileSinkConfig file = {
         .directory = config->plan->to_stdout ? NULL : config->options->directory,
         .fd = STDOUT_FILENO,
@@ -81,7 +99,7 @@ files(const ChainConfig *config, Error *err)
         .stop = config->stop,
     };
 
-    return compress_new(file_sink_new(&file, err), &config->plan->leaving, err);
+    return compress_new(file_sink_new(&file, err), &compression, err);
 }
 
 /* ---- what looks at files as they pass ---- */

@@ -36,12 +36,13 @@ typedef enum CompressionFrame {
 typedef struct Compression {
     CompressionMethod method;
     int level;          /* the method's default unless given; COMPRESSION_GZIP_DEFAULT for gzip */
-    int workers;        /* zstd only; 0: none besides the calling thread */
+    int workers;        /* zstd, where a user may say it, and gzip, where it changes no byte of what
+                         * comes out; 0: none besides the calling thread */
     bool long_distance; /* zstd only */
     CompressionFrame frame; /* lz4 only; not for the user to say */
 } Compression;
 
-/* zlib's own default, which is no number between 1 and 9. */
+/* zlib's own default, which is no number between 1 and 9; it means 6. */
 #define COMPRESSION_GZIP_DEFAULT (-1)
 
 /* "none", "gzip", "lz4", "zstd", exactly; false for any other name. */

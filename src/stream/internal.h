@@ -75,7 +75,8 @@ void write_pool_free(WritePool *pool);
  * A context compresses or decompresses one member after the other (a gzip member, an lz4 or zstd
  * frame): begin, then steps until its end. A step takes from the front of *in, which has at most
  * CODEC_SLICE bytes and points to some even when it has none, and appends to `out`, which has room
- * for at least the bytes that the constructor asked for. Errors do not name the archive.
+ * for at least the bytes that the constructor asked for. Output may come with a later step than its
+ * input did, until a FLUSH or the END wants all of it. Errors do not name the archive.
  */
 #define CODEC_SLICE     ((size_t)256 * 1024)
 #define CODEC_MAGIC_MAX 4
@@ -94,7 +95,7 @@ typedef enum CodecStep {
 
 typedef enum CodecProgress {
     CODEC_MORE, /* call again, with what is left of the input and new room */
-    CODEC_DONE, /* the step is over: all input taken, and all output given that there can be */
+    CODEC_DONE, /* the step is over: all input taken, and all output given that it asks for */
     CODEC_ENDED /* so is the member; the input may go on */
 } CodecProgress;
 
@@ -125,6 +126,76 @@ extern const CodecOps codec_zstd;
 
 /* NULL for COMPRESSION_NONE. */
 const CodecOps *codec_of(CompressionMethod method);
+
+/* ---- block_pool: blocks that are compressed side by side, and come out in order ---- */
+
+/*
+ * One thread puts bytes in, which are cut into blocks of one size, and takes what became of them,
+ * in their order. Workers, each with a context and a thread of its own, do the work between; with
+ * none of them, and where no thread can be had, the pushing thread does it as soon as a block is
+ * full. What comes out does not depend on how many there are. Memory is bounded: two buffers per
+ * slot, and two slots more than workers.
+ */
+typedef struct BlockPool BlockPool;
+
+typedef struct BlockOps {
+    /* NULL and `err` set, or what one worker compresses with; `config` is lent for the call. */
+    void *(*worker_new)(const void *config, Error *err);
+    void (*worker_free)(void *worker);
+
+    /* In any thread, but in one at a time per worker. `out` is empty and has the room that the pool
+     * was asked for. *ret_check is for whoever takes the block, whatever it means. */
+    bool (*compress)(void *worker, Span block, Buf *out, uint32_t *ret_check, Error *err);
+} BlockOps;
+
+typedef struct BlockPoolConfig {
+    const BlockOps *ops;
+    const void *ctx; /* for worker_new */
+    size_t block_size;
+    size_t out_size; /* the most that a block becomes */
+    size_t workers;  /* 0: none besides the calling thread */
+} BlockPoolConfig;
+
+/* What became of a block, until it is released. */
+typedef struct PoolBlock {
+    Span out; /* without bytes: there is no block */
+    size_t size;
+    uint32_t check;
+} PoolBlock;
+
+typedef enum BlockWait { BLOCK_IF_DONE, BLOCK_WAIT } BlockWait;
+
+BlockPool *block_pool_new(const BlockPoolConfig *config, Error *err) MUST_USE;
+
+/* Takes from the front of *data. What it leaves there it has no room for: then it has a block to
+ * wait for and to release first. */
+void block_pool_put(BlockPool *pool, Span *data);
+
+/* The block that is not full yet is as long as it shall be. */
+void block_pool_cut(BlockPool *pool);
+
+/* Nothing was put in that was not released. */
+bool block_pool_is_empty(const BlockPool *pool);
+
+/* The oldest block; none, if it is not done and need not be waited for, or if all were released.
+ * The failure of a block is told in its turn, once, and releases it. */
+bool block_pool_next(BlockPool *pool, BlockWait wait, PoolBlock *ret_block, Error *err) MUST_USE;
+void block_pool_release(BlockPool *pool);
+
+/* In any state; joins the workers, which end what they have begun. */
+void block_pool_free(BlockPool *pool);
+
+/* ---- deflate_join: streams of RFC 1951, one behind the other ---- */
+
+/*
+ * `stream` is a complete deflate stream. Its last block becomes one that is not the last, and an
+ * empty stored block brings its end to a byte's boundary: another stream can follow, and all that
+ * is in this one can be read without it. It becomes DEFLATE_OPEN_MAX bytes longer, at most; it is
+ * left alone when it is not what it should be (ERR_FORMAT), whatever it is.
+ */
+#define DEFLATE_OPEN_MAX ((size_t)5)
+
+bool deflate_open_end(Buf *stream, Error *err) MUST_USE;
 
 /* The name without the method's suffix replaces what is in `plain`; ERR_FORMAT when it has none. */
 bool compression_plain_name(CompressionMethod method, const char *name, Buf *plain,

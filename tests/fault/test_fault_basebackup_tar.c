@@ -34,10 +34,15 @@ static const FaultPlan archive_plans[] = {
     {.kind = FAULT_MAKE, .errnum = ENOSPC, .least = 3},
     {.kind = FAULT_STAT, .errnum = EIO, .outcome = FAULT_EITHER},
     {.kind = FAULT_MODE, .errnum = EPERM, .least = 5},
-    {.kind = FAULT_THREAD, .errnum = EAGAIN, .least = 1},
+    {.kind = FAULT_THREAD, .errnum = EAGAIN, .lasting = true, .least = 1},
     {.kind = FAULT_WAIT, .errnum = EIO, .outcome = FAULT_EITHER, .least = 5},
     {.kind = FAULT_RESOURCE, .errnum = EMFILE, .least = 1},
 };
+
+/* The thread that writes must be there; of those that compress as many as can be had. */
+static const FaultPlan thread_plan = {.kind = FAULT_THREAD, .errnum = EAGAIN, .least = 1};
+static const FaultPlan gzip_thread_plan = {
+    .kind = FAULT_THREAD, .errnum = EAGAIN, .outcome = FAULT_EITHER, .least = 1};
 
 /* How much has been written by then is a matter of threads. */
 static const FaultPlan early_removal_plans[] = {
@@ -57,8 +62,10 @@ test_archives(void **state)
 
     fixture->options.format = FORMAT_TAR;
     backup_fault_sweep(fixture, archive_plans, COUNT(archive_plans));
+    backup_fault_sweep(fixture, &thread_plan, 1);
     fixture->options.wal_method = WAL_STREAM;
     backup_fault_sweep(fixture, archive_plans, COUNT(archive_plans));
+    backup_fault_sweep(fixture, &thread_plan, 1);
 }
 
 static void
@@ -89,6 +96,7 @@ test_compressed_archives(void **state)
         assert_true(compression_parse(methods[i], NULL, &fixture->options.compression, &err));
         fixture->options.wal_method = i == 1 ? WAL_STREAM : WAL_NONE;
         backup_fault_sweep(fixture, archive_plans, COUNT(archive_plans));
+        backup_fault_sweep(fixture, i == 0 ? &gzip_thread_plan : &thread_plan, 1);
     }
 }
 
@@ -102,6 +110,7 @@ test_archives_for_a_standby(void **state)
     fixture->options.write_recovery = true;
     fixture->options.server_compression = "gzip";
     backup_fault_sweep(fixture, archive_plans, COUNT(archive_plans));
+    backup_fault_sweep(fixture, &gzip_thread_plan, 1);
 }
 
 /* With a slot that the run has made, which goes too. */

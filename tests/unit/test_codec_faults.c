@@ -5,6 +5,7 @@
  */
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,6 +14,7 @@
 
 #define LZ4F_STATIC_LINKING_ONLY /* the numbers of its errors */
 #define ZLIB_CONST
+#include <libdeflate.h>
 #include <lz4frame.h>
 #include <zlib.h>
 #include <zstd.h>
@@ -24,15 +26,15 @@
 
 /* ---- injection ---- */
 
-static size_t call_count;
-static size_t fail_at;    /* 0: the calls are not counted */
-static bool not_memory;   /* the libraries fail for another reason */
-static bool fail_workers; /* a libzstd without threads */
+static atomic_size_t call_count; /* workers call, too */
+static size_t fail_at;           /* 0: the calls are not counted */
+static bool not_memory;          /* the libraries fail for another reason */
+static bool fail_workers;        /* a libzstd without threads */
 
 static bool
 fails(void)
 {
-    return fail_at != 0 && ++call_count == fail_at;
+    return fail_at != 0 && atomic_fetch_add(&call_count, 1) + 1 == fail_at;
 }
 
 static int
@@ -66,12 +68,7 @@ WRAP(void *, malloc, (size_t size), (size), NULL)
 WRAP(void *, calloc, (size_t count, size_t size), (count, size), NULL)
 WRAP(void *, realloc, (void *block, size_t size), (block, size), NULL)
 
-WRAP(int, deflateInit2_,
-     (z_streamp zlib, int level, int method, int window_bits, int memory, int strategy,
-      const char *version, int size),
-     (zlib, level, method, window_bits, memory, strategy, version, size), zlib_failure())
-WRAP(int, deflateReset, (z_streamp zlib), (zlib), zlib_failure())
-WRAP(int, deflate, (z_streamp zlib, int flush), (zlib, flush), zlib_failure())
+WRAP(struct libdeflate_compressor *, libdeflate_alloc_compressor, (int level), (level), NULL)
 WRAP(int, inflateInit2_, (z_streamp zlib, int window_bits, const char *version, int size),
      (zlib, window_bits, version, size), zlib_failure())
 WRAP(int, inflateReset, (z_streamp zlib), (zlib), zlib_failure())
@@ -112,6 +109,21 @@ WRAP(size_t, ZSTD_DCtx_reset, (ZSTD_DCtx * zstd, ZSTD_ResetDirective what), (zst
      zstd_failure())
 WRAP(size_t, ZSTD_decompressStream, (ZSTD_DCtx * zstd, ZSTD_outBuffer *out, ZSTD_inBuffer *in),
      (zstd, out, in), zstd_failure())
+
+size_t __real_libdeflate_deflate_compress(struct libdeflate_compressor *libdeflate, const void *in,
+                                          size_t len, void *out, size_t room);
+size_t __wrap_libdeflate_deflate_compress(struct libdeflate_compressor *libdeflate, const void *in,
+                                          size_t len, void *out, size_t room);
+
+/* It takes no memory, so it never fails for want of it. */
+size_t
+__wrap_libdeflate_deflate_compress(struct libdeflate_compressor *libdeflate, const void *in,
+                                   size_t len, void *out, size_t room)
+{
+    if (not_memory && fails())
+        return 0;
+    return __real_libdeflate_deflate_compress(libdeflate, in, len, out, room);
+}
 
 size_t __real_ZSTD_CCtx_setParameter(ZSTD_CCtx *zstd, ZSTD_cParameter parameter, int value);
 size_t __wrap_ZSTD_CCtx_setParameter(ZSTD_CCtx *zstd, ZSTD_cParameter parameter, int value);
@@ -184,7 +196,7 @@ fail_one_after_the_other(const Compression *compression)
     do {
         Error err = ERROR_INIT;
 
-        call_count = 0;
+        atomic_store(&call_count, 0);
         fail_at = ++n;
         ok = run(compression, (Span){.data = data, .len = sizeof data}, &err);
         fail_at = 0;
@@ -199,6 +211,7 @@ fail_one_after_the_other(const Compression *compression)
 
 static const Compression compressions[] = {
     {.method = COMPRESSION_GZIP, .level = COMPRESSION_GZIP_DEFAULT},
+    {.method = COMPRESSION_GZIP, .level = 9, .workers = 2},
     {.method = COMPRESSION_LZ4},
     {.method = COMPRESSION_ZSTD, .level = 3, .workers = 2, .long_distance = true},
 };
