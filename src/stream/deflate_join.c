@@ -140,24 +140,27 @@ typedef struct Code {
                                            * is none */
 } Code;
 
-/*
- * Codes must use all there is, as any decoder wants it, but where there is one code only, of one
- * bit, or none at all.
- */
-static bool
-code_is_valid(const Code *code)
+/* What the codes leave unused, as a share of all there are: 0 is nothing, less than that is too
+ * much. */
+static int
+code_left(const Code *code)
 {
-    unsigned longest = 0;
     int left = 1;
 
-    for (unsigned length = 1; length <= CODE_LENGTH_MAX; length++) {
+    for (unsigned length = 1; length <= CODE_LENGTH_MAX && left >= 0; length++)
         left = 2 * left - code->counts[length];
-        if (left < 0)
-            return false;
+    return left;
+}
+
+/* There is no code, or one of a single bit: as much may be left unused. */
+static bool
+code_is_single(const Code *code)
+{
+    for (unsigned length = 2; length <= CODE_LENGTH_MAX; length++) {
         if (code->counts[length] > 0)
-            longest = length;
+            return false;
     }
-    return left == 0 || longest <= 1;
+    return code->counts[1] <= 1;
 }
 
 static void
@@ -211,7 +214,7 @@ code_make(Code *code, const uint8_t *lengths, size_t count)
     for (size_t symbol = 0; symbol < count; symbol++)
         code->counts[lengths[symbol]]++;
     code->counts[0] = 0;
-    if (!code_is_valid(code))
+    if (code_left(code) != 0 && !code_is_single(code))
         return false;
     code_sort(code, lengths, count);
     code_fill_table(code);
@@ -452,7 +455,7 @@ take_length_code(Bits *bits, Code *code, size_t count, Error *err)
             return cut_short(bits, err);
         lengths[order[i]] = (uint8_t)bits_take(bits, 3);
     }
-    return code_make(code, lengths, LENGTH_SYMBOLS) ||
+    return (code_make(code, lengths, LENGTH_SYMBOLS) && code_left(code) == 0) ||
            bad_stream(bits, "code lengths that make no code", err);
 }
 

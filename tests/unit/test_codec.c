@@ -543,6 +543,162 @@ test_content_of_blocks(void **state)
     buf_free(&plain);
 }
 
+/* ---- gzip: where blocks are cut ---- */
+
+#define GZIP_BLOCK ((size_t)1024 * 1024)
+
+/* Blocks that become smaller, and some that do not. */
+static Buf
+make_blocks(size_t len)
+{
+    Buf blocks = make_text(len / 2);
+    Buf noise = make_noise(len - len / 2, 23);
+
+    append(&blocks, span(&noise));
+    buf_free(&noise);
+    return blocks;
+}
+
+static void
+expect_same_bytes(const Buf *one, const Buf *other)
+{
+    assert_int_equal(one->len, other->len);
+    assert_memory_equal(one->data, other->data, one->len);
+}
+
+static void
+test_gzip_of_any_pieces_is_the_same(void **state)
+{
+    const Compression gzip = standard(COMPRESSION_GZIP);
+    Buf plain = make_blocks(2 * GZIP_BLOCK + 12345);
+    Buf whole = pack(&gzip, span(&plain), 0);
+
+    (void)state;
+    expect_one_gzip_member(span(&whole), span(&plain));
+    for (size_t i = 0; i < PIECES; i++) {
+        Buf cut = pack(&gzip, span(&plain), pieces[i]);
+
+        expect_same_bytes(&cut, &whole);
+        buf_free(&cut);
+    }
+    buf_free(&whole);
+    buf_free(&plain);
+}
+
+static void
+test_gzip_by_any_workers_is_the_same(void **state)
+{
+    static const size_t sizes[] = {
+        0, 1, GZIP_BLOCK - 1, GZIP_BLOCK, GZIP_BLOCK + 1, 2 * GZIP_BLOCK, 9 * GZIP_BLOCK + 4711};
+    Buf plain = make_blocks(9 * GZIP_BLOCK + 4711);
+
+    (void)state;
+    for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+        const Span part = {.data = plain.data, .len = sizes[i]};
+        Compression gzip = {.method = COMPRESSION_GZIP, .level = 1};
+        Buf alone = pack(&gzip, part, 0);
+
+        expect_one_gzip_member(span(&alone), part);
+        for (gzip.workers = 1; gzip.workers <= 4; gzip.workers++) {
+            Buf together = pack(&gzip, part, 70000);
+
+            expect_same_bytes(&together, &alone);
+            buf_free(&together);
+        }
+        buf_free(&alone);
+    }
+    buf_free(&plain);
+}
+
+/* Compressed with a flush after each of the parts. */
+static Buf
+pack_flushed(const Compression *compression, Span plain, size_t part, size_t piece)
+{
+    Recording recording = RECORDING_INIT;
+    Error err = ERROR_INIT;
+    Sink *sink = compress_new(recorder_new(&recording, &err), compression, &err);
+    Buf bytes;
+
+    assert_true(sink_archive_begin(sink, &base, &err));
+    for (size_t done = 0; done < plain.len; done += part) {
+        const Span next = {.data = plain.data + done,
+                           .len = plain.len - done < part ? plain.len - done : part};
+
+        assert_true(chunk_push(sink, next, piece, &err));
+        assert_true(sink_flush(sink, 1, &err));
+    }
+    assert_true(sink_archive_end(sink, &err));
+    sink_free(sink);
+    bytes = recording.bytes;
+    buf_free(&recording.text);
+    return bytes;
+}
+
+static void
+test_flushed_gzip_is_the_same(void **state)
+{
+    static const size_t parts[] = {100000, GZIP_BLOCK / 2, GZIP_BLOCK, GZIP_BLOCK + 1,
+                                   3 * GZIP_BLOCK};
+    Buf plain = make_blocks(4 * GZIP_BLOCK);
+
+    (void)state;
+    for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
+        Compression gzip = {.method = COMPRESSION_GZIP, .level = 1};
+        Buf alone = pack_flushed(&gzip, span(&plain), parts[i], 0);
+
+        expect_one_gzip_member(span(&alone), span(&plain));
+        for (gzip.workers = 0; gzip.workers <= 3; gzip.workers++) {
+            Buf together = pack_flushed(&gzip, span(&plain), parts[i], 9999);
+
+            expect_same_bytes(&together, &alone);
+            buf_free(&together);
+        }
+        buf_free(&alone);
+    }
+    buf_free(&plain);
+}
+
+/* As zlib makes it: no name, no time, how hard was tried, and Unix. */
+static void
+test_gzip_header(void **state)
+{
+    (void)state;
+    for (int level = 0; level <= 9; level++) {
+        const Compression gzip = {.method = COMPRESSION_GZIP,
+                                  .level = level == 0 ? COMPRESSION_GZIP_DEFAULT : level};
+        Buf packed = pack(&gzip, span_of("content"), 0);
+        z_stream zlib = {.next_in = (const uint8_t *)"content", .avail_in = 7};
+        uint8_t by_zlib[100];
+
+        zlib.next_out = by_zlib;
+        zlib.avail_out = sizeof by_zlib;
+        assert_int_equal(
+            deflateInit2(&zlib, gzip.level, Z_DEFLATED, 15 + 16, 8, Z_DEFAULT_STRATEGY), Z_OK);
+        assert_int_equal(deflate(&zlib, Z_FINISH), Z_STREAM_END);
+        assert_memory_equal(packed.data, by_zlib, 10);
+        assert_memory_equal(packed.data + packed.len - 8, by_zlib + zlib.total_out - 8, 8);
+        assert_int_equal(deflateEnd(&zlib), Z_OK);
+        buf_free(&packed);
+    }
+}
+
+/* 6, as zlib has it. */
+static void
+test_gzip_default_level(void **state)
+{
+    const Compression gzip = standard(COMPRESSION_GZIP);
+    const Compression six = {.method = COMPRESSION_GZIP, .level = 6};
+    Buf text = make_text(500000);
+    Buf one = pack(&gzip, span(&text), 0);
+    Buf other = pack(&six, span(&text), 0);
+
+    (void)state;
+    expect_same_bytes(&one, &other);
+    buf_free(&other);
+    buf_free(&one);
+    buf_free(&text);
+}
+
 /* ---- archives ---- */
 
 static void
@@ -849,6 +1005,17 @@ new_compressor(Recording *recording, CompressionMethod method)
     return compress_new(recorder_new(recording, &err), &compression, &err);
 }
 
+/* Of gzip, with workers: they are there still when something fails. */
+static Sink *
+new_busy_compressor(Recording *recording, CompressionMethod method)
+{
+    Compression compression = standard(method);
+    Error err = ERROR_INIT;
+
+    compression.workers = 3;
+    return compress_new(recorder_new(recording, &err), &compression, &err);
+}
+
 static Sink *
 new_decompressor(Recording *recording, CompressionMethod method)
 {
@@ -901,7 +1068,8 @@ flush_everywhere(const Compression *compression)
 static void
 test_flush_makes_all_before_it_readable(void **state)
 {
-    const Compression workers = {.method = COMPRESSION_ZSTD, .level = 1, .workers = 2};
+    const Compression zstd_workers = {.method = COMPRESSION_ZSTD, .level = 1, .workers = 2};
+    const Compression gzip_workers = {.method = COMPRESSION_GZIP, .level = 1, .workers = 2};
 
     (void)state;
     for (size_t m = 0; m < METHODS; m++) {
@@ -909,7 +1077,8 @@ test_flush_makes_all_before_it_readable(void **state)
 
         flush_everywhere(&compression);
     }
-    flush_everywhere(&workers);
+    flush_everywhere(&zstd_workers);
+    flush_everywhere(&gzip_workers);
 }
 
 /* Noise does not fit into the output between two flushes. */
@@ -1551,6 +1720,7 @@ test_failing_next(void **state)
         fail_each_event(new_decompressor, methods[m], span(&packed));
         buf_free(&packed);
     }
+    fail_each_event(new_busy_compressor, COMPRESSION_GZIP, span(&noise));
     buf_free(&noise);
 }
 
@@ -1576,6 +1746,25 @@ test_abandoned(void **state)
     buf_free(&text);
 }
 
+/* Likewise, with workers that have blocks to compress. */
+static void
+test_abandoned_workers(void **state)
+{
+    const Compression gzip = {.method = COMPRESSION_GZIP, .level = 9, .workers = 3};
+    Buf text = make_text(4 * GZIP_BLOCK + 1000);
+    Recording recording = RECORDING_INIT;
+    Error err = ERROR_INIT;
+    Sink *sink = new_loop(&gzip, &recording);
+
+    (void)state;
+    assert_true(sink_archive_begin(sink, &base, &err));
+    assert_true(sink_data(sink, span(&text), &err));
+    sink_free(sink);
+    assert_int_equal(recording.released, 1);
+    recording_free(&recording);
+    buf_free(&text);
+}
+
 int
 main(void)
 {
@@ -1593,6 +1782,11 @@ main(void)
         cmocka_unit_test(test_frame_parameters),
         cmocka_unit_test(test_frame_of_blocks),
         cmocka_unit_test(test_content_of_blocks),
+        cmocka_unit_test(test_gzip_of_any_pieces_is_the_same),
+        cmocka_unit_test(test_gzip_by_any_workers_is_the_same),
+        cmocka_unit_test(test_flushed_gzip_is_the_same),
+        cmocka_unit_test(test_gzip_header),
+        cmocka_unit_test(test_gzip_default_level),
         cmocka_unit_test(test_no_method_is_no_stage),
         cmocka_unit_test(test_no_next),
         cmocka_unit_test(test_many_archives),
@@ -1627,6 +1821,7 @@ main(void)
         cmocka_unit_test(test_data_behind_the_end),
         cmocka_unit_test(test_failing_next),
         cmocka_unit_test(test_abandoned),
+        cmocka_unit_test(test_abandoned_workers),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
