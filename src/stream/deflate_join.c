@@ -129,7 +129,7 @@ cut_short(const Bits *bits, Error *err)
 /* A symbol and the length of its code; 0 is none. */
 typedef uint16_t CodeEntry;
 
-#define ENTRY_OF(symbol, length) ((CodeEntry)((symbol) << 4 | (length)))
+#define ENTRY_OF(symbol, length) ((CodeEntry)((unsigned)(symbol) << 4 | (length)))
 #define ENTRY_SYMBOL(entry)      ((unsigned)(entry) >> 4)
 #define ENTRY_LENGTH(entry)      ((unsigned)(entry)&15U)
 
@@ -405,9 +405,10 @@ typedef struct Repeat {
 static Repeat
 repeat_of(unsigned symbol)
 {
+    static const Repeat once = {1, 0};
     static const Repeat repeats[] = {{3, 2}, {3, 3}, {11, 7}}; /* of 16 to 18 */
 
-    return symbol < 16 ? (Repeat){.base = 1} : repeats[symbol - 16];
+    return symbol < 16 ? once : repeats[symbol - 16];
 }
 
 /* The lengths of the codes of a dynamic block, which are themselves coded by `code`. */
@@ -463,7 +464,7 @@ static bool
 walk_dynamic(Walk *walk, Error *err)
 {
     Bits *bits = &walk->bits;
-    uint8_t lengths[LITERAL_SYMBOLS + DISTANCE_SYMBOLS];
+    uint8_t lengths[LITERAL_SYMBOLS + DISTANCE_SYMBOLS] = {0};
     size_t literals = 257 + bits_take(bits, 5);
     size_t distances = 1 + bits_take(bits, 5);
     size_t count = 4 + bits_take(bits, 4);
