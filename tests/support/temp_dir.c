@@ -101,7 +101,7 @@ temp_dir_write(TempDir *dir, const char *name, const void *data, size_t len)
 
     if (file == NULL)
         give_up("create", path, strerror(errno));
-    else if (fwrite(data, 1, len, file) != len || fclose(file) != 0)
+    else if ((len > 0 && fwrite(data, 1, len, file) != len) || fclose(file) != 0)
         give_up("write", path, strerror(errno));
 }
 
