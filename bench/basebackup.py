@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "integrat
 from harness.run import STOCK_BIN, ScratchDir  # noqa: E402
 from harness.servers import Server  # noqa: E402
 
-from pairs import in_turns, measured, report, settle  # noqa: E402
+from pairs import create_tables, in_turns, measured, report, settle  # noqa: E402
 
 SETTINGS = {
     "fsync": "off",
@@ -51,16 +51,7 @@ CASES = {
 }
 backup_numbers = itertools.count()
 NUMBERS = {"seconds": "s", "cpu": "CPU s", "memory": "MiB", "size": "MB on disk"}
-MANY_TABLES = """
-DO $$
-BEGIN
-    FOR i IN 1..{count} LOOP
-        EXECUTE format('CREATE TABLE t%s AS SELECT g AS id FROM generate_series(1, 100) g', i);
-        IF i % 1000 = 0 THEN COMMIT; END IF;
-    END LOOP;
-END
-$$
-"""
+SMALL_TABLE = "AS SELECT g AS id FROM generate_series(1, 100) g"
 
 
 # --- the data ---
@@ -78,14 +69,14 @@ def make_random(server, options):
 
 
 def make_relations(server, options):
-    server.sql(MANY_TABLES.format(count=options.tables), timeout=3600)
+    create_tables(server, options.tables, SMALL_TABLE)
 
 
 def make_mixed(server, options):
     for i in range(20):
         server.sql(f"CREATE TABLE large{i} AS SELECT g AS id, md5(g::text) AS v"
                    f" FROM generate_series(1, {options.scale * 10000}) g", timeout=600)
-    server.sql(MANY_TABLES.format(count=options.tables // 10), timeout=3600)
+    create_tables(server, options.tables // 10, SMALL_TABLE)
 
 
 DATA = {"pgbench": make_pgbench, "random": make_random, "relations": make_relations,

@@ -17,16 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "integrat
 from harness.run import ScratchDir, as_user, environment  # noqa: E402
 from harness.servers import Server  # noqa: E402
 
-CREATE_RELATIONS = """
-DO $$
-BEGIN
-    FOR i IN 1..{count} LOOP
-        EXECUTE format('CREATE TABLE t%s (a int)', i);
-        IF i % 1000 = 0 THEN COMMIT; END IF;
-    END LOOP;
-END
-$$
-"""
+from pairs import create_tables  # noqa: E402
 
 WAYS = [
     ("plain, WAL streamed", ["-F", "p"]),
@@ -66,7 +57,7 @@ def main():
     options = parser.parse_args()
     with Server(options.major, max_wal_size="8GB") as server:
         measure(options.pgstow, server, "an empty cluster")
-        server.sql(CREATE_RELATIONS.format(count=options.relations))
+        create_tables(server, options.relations, "(a int)")
         measure(options.pgstow, server, f"{options.relations} relations")
         server.pgbench_init(options.scale)
         size = server.value("SELECT pg_size_pretty(pg_database_size('postgres'))")

@@ -23,6 +23,26 @@ IDLE_ENOUGH = 0.8
 PATIENCE = 20  # half seconds
 
 
+# --- data ---
+
+
+CREATE_TABLES = """
+DO $$
+BEGIN
+    FOR i IN 1..{count} LOOP
+        EXECUTE format('CREATE TABLE t%s {content}', i);
+        IF i % 1000 = 0 THEN COMMIT; END IF;
+    END LOOP;
+END
+$$
+"""
+
+
+def create_tables(server, count, content):
+    """Small ones, t1 and so on; `content` is what follows the name, without quotes."""
+    server.sql(CREATE_TABLES.format(count=count, content=content), timeout=3600)
+
+
 # --- before a run ---
 
 

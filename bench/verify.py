@@ -29,21 +29,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "integrat
 from harness.run import STOCK_BIN, ScratchDir, run  # noqa: E402
 from harness.servers import Server, stock_tool  # noqa: E402
 
-from pairs import in_turns, measured, report  # noqa: E402
+from pairs import create_tables, in_turns, measured, report  # noqa: E402
 
 TAR_VERIFIER = 18
 STOCK_MAJOR = 15  # of the tools in STOCK_BIN
-CREATE_TABLES = """
-DO $$
-BEGIN
-    FOR i IN 1..{count} LOOP
-        EXECUTE format('CREATE TABLE t%s AS SELECT g AS id, md5(g::text) AS v
-                        FROM generate_series(1, 100) g', i);
-        IF i % 1000 = 0 THEN COMMIT; END IF;
-    END LOOP;
-END
-$$
-"""
+SMALL_TABLE = "AS SELECT g AS id, md5(g::text) AS v FROM generate_series(1, 100) g"
 
 # name: options of basebackup
 BACKUPS = {
@@ -66,7 +56,7 @@ def take_backups(options, directory):
     """{name: directory}, and the gigabytes of the data directory that each is of."""
     with Server(options.major, max_wal_size="8GB", shared_buffers="512MB") as server:
         server.pgbench_init(options.scale)
-        server.sql(CREATE_TABLES.format(count=options.tables))
+        create_tables(server, options.tables, SMALL_TABLE)
         server.sql("VACUUM; CHECKPOINT;")
         backups = {}
         for name in options.backups:

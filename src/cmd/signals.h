@@ -16,7 +16,7 @@ typedef enum IgnoredSignals {
 } IgnoredSignals;
 
 /*
- * Run `job` with SIGINT, SIGTERM and SIGHUP requesting its stop, unless they were ignored.
+ * Run `job` with SIGINT, SIGTERM and SIGHUP requesting its stop, as far as `ignored` lets them.
  * SIGPIPE is ignored from here on: a reader of our messages that goes away must not end a backup.
  * Returns what the job returned. Once a process.
  */

@@ -124,6 +124,19 @@ file_load(const char *path, uint64_t limit, Buf *buf, Error *err)
     return ok;
 }
 
+int
+file_reserve(int fd, uint64_t size)
+{
+    int result;
+
+    do
+        result = fallocate(fd, 0, 0, (off_t)size);
+    while (result != 0 && errno == EINTR);
+    if (result == 0)
+        return 0;
+    return errno == ENOSYS || errno == EINVAL ? EOPNOTSUPP : errno;
+}
+
 bool
 file_sync(int fd, const char *path, Error *err)
 {

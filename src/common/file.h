@@ -31,6 +31,10 @@ bool file_read(int fd, void *data, size_t len, const char *path, size_t *ret_len
 /* The whole file; a file of more than `limit` bytes is refused. Appends to `buf`. */
 bool file_load(const char *path, uint64_t limit, Buf *buf, Error *err) MUST_USE;
 
+/* fallocate(2) from the beginning on, which may make the file longer: 0, or an errno; EOPNOTSUPP,
+ * whichever way that is put, where the file system cannot. */
+int file_reserve(int fd, uint64_t size);
+
 bool file_sync(int fd, const char *path, Error *err) MUST_USE;
 bool file_close(int fd, const char *path, Error *err) MUST_USE;
 

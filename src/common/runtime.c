@@ -234,6 +234,58 @@ thread_join(Thread *thread)
 
 /* ---- clocks ---- */
 
+/* ---- conditions ---- */
+
+#define ASK_INTERVAL_MS 1000
+
+void
+cond_init(pthread_cond_t *cond)
+{
+    pthread_condattr_t monotonic;
+
+    /* None of these can fail on Linux. */
+    (void)pthread_condattr_init(&monotonic);
+    (void)pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    (void)pthread_cond_init(cond, &monotonic);
+    (void)pthread_condattr_destroy(&monotonic);
+}
+
+struct timespec
+cond_deadline(int64_t ms)
+{
+    struct timespec when;
+
+    (void)clock_gettime(CLOCK_MONOTONIC, &when);
+    when.tv_sec += ms / 1000;
+    when.tv_nsec += ms % 1000 * 1000000;
+    if (when.tv_nsec >= 1000000000) {
+        when.tv_nsec -= 1000000000;
+        when.tv_sec++;
+    }
+    return when;
+}
+
+bool
+cond_wait_asking(pthread_cond_t *cond, pthread_mutex_t *mutex, bool (*ask)(void *ctx, Error *err),
+                 void *ctx, Error *err)
+{
+    const struct timespec until = cond_deadline(ASK_INTERVAL_MS);
+    bool ok;
+
+    if (ask == NULL) {
+        (void)pthread_cond_wait(cond, mutex);
+        return true;
+    }
+    if (pthread_cond_timedwait(cond, mutex, &until) != ETIMEDOUT)
+        return true;
+    (void)pthread_mutex_unlock(mutex);
+    ok = ask(ctx, err);
+    (void)pthread_mutex_lock(mutex);
+    return ok;
+}
+
+/* ---- clocks ---- */
+
 int64_t
 clock_us(void)
 {

@@ -81,6 +81,19 @@ bool thread_start(Thread *thread, void (*run)(void *arg), void *arg, Error *err)
 /* Wait for its end; nothing happens when it was never started or is joined already. */
 void thread_join(Thread *thread);
 
+/* A condition for waits with a limit: by the clock that nobody sets. It can only fill in memory. */
+void cond_init(pthread_cond_t *cond);
+
+/* What pthread_cond_timedwait is given for one of those: so long from now. */
+struct timespec cond_deadline(int64_t ms);
+
+/*
+ * With the mutex: waits, as pthread_cond_wait does. After each second in which nothing has happened
+ * `ask` (NULL: nobody) is called without the mutex; false when it says so, with its Error.
+ */
+bool cond_wait_asking(pthread_cond_t *cond, pthread_mutex_t *mutex,
+                      bool (*ask)(void *ctx, Error *err), void *ctx, Error *err) MUST_USE;
+
 /* Milliseconds and microseconds of a clock that never jumps. */
 int64_t clock_ms(void);
 int64_t clock_us(void);

@@ -9,7 +9,6 @@
 #include <errno.h>
 #include <sched.h>
 #include <stdlib.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "common/bytes.h"
@@ -148,25 +147,11 @@ worker_main(void *arg)
 
 /* ---- taking, with workers ---- */
 
-static struct timespec
-next_tick(void)
-{
-    struct timespec when;
-
-    (void)clock_gettime(CLOCK_MONOTONIC, &when);
-    when.tv_nsec += TICK_MS * 1000000L;
-    if (when.tv_nsec >= 1000000000L) {
-        when.tv_nsec -= 1000000000L;
-        when.tv_sec++;
-    }
-    return when;
-}
-
 /* Until it has ended, or for the time of a tick. */
 static bool
 wait_for(Pool *pool, size_t job)
 {
-    const struct timespec until = next_tick();
+    const struct timespec until = cond_deadline(TICK_MS);
     const JobState *state = &pool->states[job];
     bool ended;
 
@@ -275,16 +260,11 @@ run_workers(Pool *pool, size_t count, Error *err)
 static void
 pool_init(Pool *pool, const Work *work)
 {
-    pthread_condattr_t clock;
-
     *pool = (Pool){.work = work, .failed = work->count, .tick_ms = clock_ms()};
     atomic_init(&pool->ending, false);
     (void)pthread_mutex_init(&pool->mutex, NULL);
     (void)pthread_cond_init(&pool->room, NULL);
-    (void)pthread_condattr_init(&clock);
-    (void)pthread_condattr_setclock(&clock, CLOCK_MONOTONIC);
-    (void)pthread_cond_init(&pool->ended, &clock);
-    (void)pthread_condattr_destroy(&clock);
+    cond_init(&pool->ended);
 }
 
 static JobState *

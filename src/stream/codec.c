@@ -35,7 +35,6 @@ typedef struct CodecStage {
     void *ctx;
     Buf archive; /* name of the compressed one, for messages */
     Buf out;
-    size_t capacity; /* that `out` needs */
 } CodecStage;
 
 static bool
@@ -191,8 +190,7 @@ compress_new(Sink *next, const Compression *compression, Error *err)
     stage->method = compression->method;
     stage->codec = codec_of(compression->method);
     stage->ctx = stage->codec->compress_new(compression, &room, err);
-    stage->capacity = CODEC_PIECE + room;
-    if (stage->ctx == NULL || !buf_reserve(&stage->out, stage->capacity, err)) {
+    if (stage->ctx == NULL || !buf_reserve(&stage->out, CODEC_PIECE + room, err)) {
         sink_free(&stage->sink);
         return NULL;
     }
@@ -208,6 +206,7 @@ typedef struct Decompress {
     uint8_t magic[CODEC_MAGIC_MAX]; /* the begin of a member until it is whole */
     size_t have;                    /* of it */
     bool inside;                    /* a member */
+    size_t capacity;                /* that the stage's `out` needs */
 } Decompress;
 
 /* May these be the first bytes of a member? */
@@ -244,8 +243,7 @@ decompress_run(Decompress *self, Span *in, Error *err)
     CodecProgress progress;
 
     do {
-        if (stage->out.capacity < stage->capacity &&
-            !buf_reserve(&stage->out, stage->capacity, err))
+        if (stage->out.capacity < self->capacity && !buf_reserve(&stage->out, self->capacity, err))
             return false;
         if (!stage->codec->decompress_step(stage->ctx, in, &stage->out, &progress, err))
             return name_archive(stage, err);
@@ -414,8 +412,8 @@ decompress_new(Sink *next, CompressionMethod method, Error *err)
     self->stage.method = method;
     self->stage.codec = codec_of(method);
     self->stage.ctx = self->stage.codec->decompress_new(&room, err);
-    self->stage.capacity = CODEC_PIECE + room;
-    if (self->stage.ctx == NULL || !buf_reserve(&self->stage.out, self->stage.capacity, err)) {
+    self->capacity = CODEC_PIECE + room;
+    if (self->stage.ctx == NULL || !buf_reserve(&self->stage.out, self->capacity, err)) {
         sink_free(&self->stage.sink);
         return NULL;
     }

@@ -31,7 +31,6 @@
 #define BLOCK_SIZE_USUAL  ((size_t)1024 * 1024)
 #define BLOCK_SIZE_MIN    ((size_t)256)
 #define BLOCK_COUNT_USUAL ((size_t)8)
-#define FULL_INTERVAL_MS  1000
 
 #define FLUSH_QUICK_US 2000
 #define FLUSH_SLOW_US  10000
@@ -221,19 +220,6 @@ is_done(const Handoff *handoff)
     return handoff->done;
 }
 
-/* Wait for one interval at most; with the mutex. False: nothing has happened in time. */
-static bool
-wait_interval(Handoff *handoff)
-{
-    struct timespec until;
-
-    if (handoff->config.while_full == NULL)
-        return pthread_cond_wait(&handoff->freed, &handoff->mutex) == 0;
-    (void)clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_sec += FULL_INTERVAL_MS / 1000;
-    return pthread_cond_timedwait(&handoff->freed, &handoff->mutex, &until) != ETIMEDOUT;
-}
-
 /* Wait until `reached` holds, or `next` has failed, which the caller looks for. */
 static bool
 await(Handoff *handoff, bool (*reached)(const Handoff *handoff), Error *err)
@@ -241,13 +227,9 @@ await(Handoff *handoff, bool (*reached)(const Handoff *handoff), Error *err)
     bool ok = true;
 
     (void)pthread_mutex_lock(&handoff->mutex);
-    while (ok && !reached(handoff) && !atomic_load(&handoff->failed)) {
-        if (wait_interval(handoff))
-            continue;
-        (void)pthread_mutex_unlock(&handoff->mutex);
-        ok = handoff->config.while_full(handoff->config.ctx, err);
-        (void)pthread_mutex_lock(&handoff->mutex);
-    }
+    while (ok && !reached(handoff) && !atomic_load(&handoff->failed))
+        ok = cond_wait_asking(&handoff->freed, &handoff->mutex, handoff->config.while_full,
+                              handoff->config.ctx, err);
     (void)pthread_mutex_unlock(&handoff->mutex);
     return ok;
 }
@@ -530,14 +512,9 @@ handoff_failed(Sink *handoff)
 static void
 make_synchronised(Handoff *handoff)
 {
-    pthread_condattr_t monotonic;
-
     /* None of these can fail on Linux: they only fill in memory. */
-    (void)pthread_condattr_init(&monotonic);
-    (void)pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
-    (void)pthread_cond_init(&handoff->filled, &monotonic);
-    (void)pthread_cond_init(&handoff->freed, &monotonic);
-    (void)pthread_condattr_destroy(&monotonic);
+    cond_init(&handoff->filled);
+    cond_init(&handoff->freed);
     (void)pthread_mutex_init(&handoff->mutex, NULL);
 }
 

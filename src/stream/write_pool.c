@@ -21,7 +21,6 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "common/file.h"
@@ -276,7 +275,7 @@ write_pool_new(bool syncs, bool (*while_full)(void *ctx, Error *err), void *ctx,
     /* None of these can fail on Linux: they only fill in memory. */
     (void)pthread_mutex_init(&pool->mutex, NULL);
     (void)pthread_cond_init(&pool->wanted, NULL);
-    (void)pthread_cond_init(&pool->moved, NULL);
+    cond_init(&pool->moved);
     atomic_init(&pool->failed, false);
     atomic_init(&pool->abandoned, false);
     pool->syncs = syncs;
@@ -325,19 +324,6 @@ write_pool_check(WritePool *pool, Error *err)
     return false;
 }
 
-/* Wait for a second at most; with the mutex. False: nothing has happened in time. */
-static bool
-wait_interval(WritePool *pool)
-{
-    struct timespec until;
-
-    if (pool->while_full == NULL)
-        return pthread_cond_wait(&pool->moved, &pool->mutex) == 0;
-    (void)clock_gettime(CLOCK_REALTIME, &until);
-    until.tv_sec++;
-    return pthread_cond_timedwait(&pool->moved, &pool->mutex, &until) != ETIMEDOUT;
-}
-
 /* Wait until `reached`, or a failure. */
 static bool
 await(WritePool *pool, bool (*reached)(const WritePool *pool), Error *err)
@@ -345,13 +331,8 @@ await(WritePool *pool, bool (*reached)(const WritePool *pool), Error *err)
     bool ok = true;
 
     (void)pthread_mutex_lock(&pool->mutex);
-    while (ok && !reached(pool) && !atomic_load(&pool->failed)) {
-        if (wait_interval(pool))
-            continue;
-        (void)pthread_mutex_unlock(&pool->mutex);
-        ok = pool->while_full(pool->ctx, err);
-        (void)pthread_mutex_lock(&pool->mutex);
-    }
+    while (ok && !reached(pool) && !atomic_load(&pool->failed))
+        ok = cond_wait_asking(&pool->moved, &pool->mutex, pool->while_full, pool->ctx, err);
     (void)pthread_mutex_unlock(&pool->mutex);
     return ok && write_pool_check(pool, err);
 }
@@ -429,14 +410,11 @@ open_block(WritePool *pool, Error *err)
 static bool
 reserve(const PoolFile *file, Error *err)
 {
-    int result;
+    const int failure = file_reserve(file->fd, whole_units(file->size));
 
-    do
-        result = fallocate(file->fd, 0, 0, (off_t)whole_units(file->size));
-    while (result != 0 && errno == EINTR);
-    if (result == 0 || errno == EOPNOTSUPP || errno == ENOSYS || errno == EINVAL)
+    if (failure == 0 || failure == EOPNOTSUPP)
         return true;
-    (void)error_set_errno(err, errno, "could not write to file \"%s\"", file->path);
+    (void)error_set_errno(err, failure, "could not write to file \"%s\"", file->path);
     return error_hint(err, "The file needs %llu bytes.", (unsigned long long)file->size);
 }
 

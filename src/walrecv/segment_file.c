@@ -82,16 +82,13 @@ lengthen(const SegmentFile *file, Error *err)
 static bool
 reserve(const SegmentFile *file, Error *err)
 {
-    int result;
+    const int failure = file_reserve(file->fd, file->size);
 
-    do
-        result = fallocate(file->fd, 0, 0, (off_t)file->size);
-    while (result != 0 && errno == EINTR);
-    if (result == 0)
+    if (failure == 0)
         return true;
-    if (errno == EOPNOTSUPP || errno == ENOSYS || errno == EINVAL)
+    if (failure == EOPNOTSUPP)
         return lengthen(file, err);
-    return error_set_errno(err, errno, "could not reserve %llu bytes for file \"%s\"",
+    return error_set_errno(err, failure, "could not reserve %llu bytes for file \"%s\"",
                            (unsigned long long)file->size, file->path);
 }
 
