@@ -67,9 +67,12 @@ set_name(Buf *name, const char *text, const char *suffix, Error *err)
 
 /* The archive's begin under another name. */
 static bool
-begin_renamed(CodecStage *stage, const Archive *archive, const Buf *name, Error *err)
+begin_renamed(CodecStage *stage, const Archive *archive, const Buf *name,
+              const char *compressed_name, Error *err)
 {
-    const Archive renamed = {.name = buf_text(name), .tablespace = archive->tablespace};
+    const Archive renamed = {.name = buf_text(name),
+                             .tablespace = archive->tablespace,
+                             .compressed_name = compressed_name};
 
     return sink_archive_begin(stage->sink.next, &renamed, err);
 }
@@ -115,7 +118,7 @@ compress_begin(CodecStage *stage, const Archive *archive, Error *err)
     const char *suffix = compression_suffix(stage->method);
 
     if (!set_name(&stage->archive, archive->name, suffix, err) ||
-        !begin_renamed(stage, archive, &stage->archive, err))
+        !begin_renamed(stage, archive, &stage->archive, NULL, err))
         return false;
     return stage->codec->compress_begin(stage->ctx, &stage->out, err) || name_archive(stage, err);
 }
@@ -315,7 +318,7 @@ decompress_begin(Decompress *self, const Archive *archive, Error *err)
         !compression_plain_name(stage->method, archive->name, &self->plain, err))
         return false;
     self->offset = 0; /* and no member is open: check_end saw to it */
-    return begin_renamed(stage, archive, &self->plain, err);
+    return begin_renamed(stage, archive, &self->plain, archive->name, err);
 }
 
 /* Is this a place where an archive may end? */

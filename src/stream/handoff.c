@@ -353,13 +353,18 @@ pack_data(Handoff *handoff, Span data, Error *err)
 static bool
 pack_archive(Handoff *handoff, const Event *event, Error *err)
 {
-    size_t size = strlen(event->archive->name) + 1;
-    Record *record = add_record(handoff, event, size, err);
+    const Archive *archive = event->archive;
+    size_t size = strlen(archive->name) + 1;
+    size_t other = archive->compressed_name == NULL ? 0 : strlen(archive->compressed_name) + 1;
+    Record *record = add_record(handoff, event, size + other, err);
 
     if (record == NULL)
         return false;
-    record->copy.archive = *event->archive;
-    record->copy.archive.name = append(handoff->filling, event->archive->name, size);
+    record->copy.archive = *archive;
+    record->copy.archive.name = append(handoff->filling, archive->name, size);
+    if (other > 0)
+        record->copy.archive.compressed_name =
+            append(handoff->filling, archive->compressed_name, other);
     record->event.archive = &record->copy.archive;
     return true;
 }

@@ -44,6 +44,9 @@ typedef enum EventKind {
 typedef struct Archive {
     const char *name; /* "base.tar", "16385.tar", "pg_wal" */
     Oid tablespace;   /* 0: the data directory itself */
+    /* What it came out of, "base.tar.gz": messages call it that, for it is the file that somebody
+     * will look at. NULL: it was not compressed. */
+    const char *compressed_name;
 } Archive;
 
 typedef enum EntryKind { ENTRY_FILE, ENTRY_DIRECTORY, ENTRY_SYMLINK } EntryKind;

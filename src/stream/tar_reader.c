@@ -29,6 +29,7 @@ typedef struct TarReader {
     Sink sink;
     TarEnd end;
     char *archive;   /* name, for messages */
+    bool compressed; /* so is what has that name: offsets are not of its bytes */
     uint64_t offset; /* in the archive, of the next byte */
     TarState state;
     TarHeader header;         /* the current member from CONTENT to the end of PADDING */
@@ -103,6 +104,14 @@ end_member(TarReader *reader, Error *err)
 
 /* ---- blocks ---- */
 
+/* To an error: where it is. Gives false. */
+static bool
+at_offset(const TarReader *reader, uint64_t offset, Error *err)
+{
+    return error_context(err, "archive \"%s\", at offset %llu%s", reader->archive,
+                         (unsigned long long)offset, reader->compressed ? " uncompressed" : "");
+}
+
 /* A header, or the first of the end blocks; it ends at reader->offset. */
 static bool
 take_header(TarReader *reader, const uint8_t *block, Error *err)
@@ -114,8 +123,7 @@ take_header(TarReader *reader, const uint8_t *block, Error *err)
         return true;
     }
     if (!tar_parse(block, &reader->header, err))
-        return error_context(err, "archive \"%s\", at offset %llu", reader->archive,
-                             (unsigned long long)(reader->offset - TAR_BLOCK));
+        return at_offset(reader, reader->offset - TAR_BLOCK, err);
     if (!clean_path(reader, &reader->header, &is_root, err))
         return false;
     return is_root || begin_member(reader, block, err);
@@ -124,10 +132,10 @@ take_header(TarReader *reader, const uint8_t *block, Error *err)
 static bool
 take_end(TarReader *reader, const uint8_t *block, Error *err)
 {
-    if (!tar_is_zero(block))
-        return error_set(err, ERR_FORMAT,
-                         "archive \"%s\", at offset %llu: a zero block is followed by other data",
-                         reader->archive, (unsigned long long)(reader->offset - TAR_BLOCK));
+    if (!tar_is_zero(block)) {
+        (void)error_set(err, ERR_FORMAT, "a zero block is followed by other data");
+        return at_offset(reader, reader->offset - TAR_BLOCK, err);
+    }
     reader->state = TAR_TRAILER;
     return true;
 }
@@ -190,10 +198,10 @@ feed_trailer(TarReader *reader, Span *data, Error *err)
     Span zeros = cut(reader, data, data->len);
 
     for (size_t i = 0; i < zeros.len; i++) {
-        if (zeros.data[i] != 0)
-            return error_set(err, ERR_FORMAT,
-                             "archive \"%s\", at offset %llu: data after the end of the archive",
-                             reader->archive, (unsigned long long)(start + i));
+        if (zeros.data[i] != 0) {
+            (void)error_set(err, ERR_FORMAT, "data after the end of the archive");
+            return at_offset(reader, start + i, err);
+        }
     }
     return true;
 }
@@ -230,12 +238,14 @@ feed(TarReader *reader, Span data, Error *err)
 static bool
 begin_archive(TarReader *reader, const Event *event, Error *err)
 {
-    char *name = mem_strdup(event->archive->name, err);
+    const char *compressed_name = event->archive->compressed_name;
+    char *name = mem_strdup(compressed_name ? compressed_name : event->archive->name, err);
 
     if (name == NULL)
         return false;
     free(reader->archive);
     reader->archive = name;
+    reader->compressed = compressed_name != NULL;
     reader->offset = 0;
     reader->state = TAR_HEADER;
     reader->have = 0;

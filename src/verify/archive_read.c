@@ -338,9 +338,12 @@ static bool
 take_archive(Ring *ring, Sink *chain, Error *err)
 {
     const Block *first = next_block(ring);
+    const char *given = ring->source->name;
     Archive archive = {.name = ring->name, .tablespace = ring->source->tablespace};
     bool whole = false;
 
+    if (compression_of_name(given) != COMPRESSION_NONE)
+        archive.compressed_name = given;
     if (archive.name == NULL) { /* it has ended before it began */
         *err = ring->failure;
         return false;

@@ -61,6 +61,19 @@ record_entry(Recording *recording, const Entry *entry, Error *err)
 }
 
 static bool
+record_archive(Recording *recording, const Archive *archive, Error *err)
+{
+    Buf *text = &recording->text;
+
+    if (!buf_printf(text, err, "archive %s %u", archive->name, archive->tablespace))
+        return false;
+    if (recording->headers && archive->compressed_name != NULL &&
+        !buf_printf(text, err, " of=%s", archive->compressed_name))
+        return false;
+    return buf_append(text, "\n", 1, err);
+}
+
+static bool
 record_event(Recording *recording, const Event *event, Error *err)
 {
     Buf *text = &recording->text;
@@ -71,8 +84,7 @@ record_event(Recording *recording, const Event *event, Error *err)
         return false;
     switch (event->kind) {
     case EVENT_ARCHIVE_BEGIN:
-        return buf_printf(text, err, "archive %s %u\n", event->archive->name,
-                          event->archive->tablespace);
+        return record_archive(recording, event->archive, err);
     case EVENT_ARCHIVE_END:
         return buf_printf(text, err, "archive end\n");
     case EVENT_ENTRY_BEGIN:

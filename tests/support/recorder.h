@@ -28,7 +28,7 @@ typedef struct Recording {
 
     /* ---- set by the test, before it starts ---- */
     bool headers;     /* entry lines end with the tar header's checksum: " header=8A9136AA" or
-                       * " header=none" */
+                       * " header=none"; archive lines with " of=NAME" where it was compressed */
     size_t fail_at;   /* this event (from 1) fails with ERR_SYSTEM, EIO; 0: none */
     bool fail_finish; /* finish fails likewise */
     /* Called first with every event, and with NULL at finish; may wait; its failure is the sink's.

@@ -153,7 +153,11 @@ push_all_kinds(Sink *sink, Error *err)
     if (!sink_entry_begin(sink, &link, err) || !sink_entry_end(sink, true, err) ||
         !sink_flush(sink, 0x20000000A, err) || !sink_archive_end(sink, err))
         return false;
-    return sink_archive_begin(sink, &(Archive){.name = "16385.tar", .tablespace = 16385}, err) &&
+    return sink_archive_begin(sink,
+                              &(Archive){.name = "16385.tar",
+                                         .tablespace = 16385,
+                                         .compressed_name = "16385.tar.gz"},
+                              err) &&
            sink_data(sink, span_of("opaque"), err) && sink_archive_end(sink, err) &&
            sink_flush(sink, 3, err) && sink_finish(sink, err);
 }

@@ -836,6 +836,12 @@ test_damaged_header(void **state)
     assert_string_equal(again(f), OTHER_ARCHIVE
                         "UNREADABLE base.tar: archive \"base.tar\", at offset 1536: tar header has "
                         "checksum 13373 instead of 13374\n" MISSING("b") MISSING("c"));
+    assert_int_equal(unlink(place(f, "data/base.tar")), 0);
+    put_archive(f, "base.tar.gz", &f->base); /* it is told by the name of the file that is there */
+    assert_string_equal(again(f), OTHER_ARCHIVE
+                        "UNREADABLE base.tar.gz: archive \"base.tar.gz\", at offset 1536 "
+                        "uncompressed: tar header has "
+                        "checksum 13373 instead of 13374\n" MISSING("b") MISSING("c"));
 }
 
 static void
@@ -1707,7 +1713,8 @@ test_no_manifest_in_the_archive(void **state)
         member(&f->base, "a", "abc");
         f->base.data[0] ^= 1;
         put_tar(f, names[i], &f->base);
-        assert_no_manifest(f, "at offset 0: tar header has checksum");
+        assert_no_manifest(f, i == 0 ? "at offset 0: tar header has checksum"
+                                     : "at offset 0 uncompressed: tar header has checksum");
 
         builder_begin(f, 2);
         add_manifest(f);
