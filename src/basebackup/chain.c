@@ -22,9 +22,6 @@
 #define INJECTED_UID 04000
 #define INJECTED_GID 02000
 
-/* More than these the server does not keep busy. */
-#define GZIP_WORKERS_MAX 4
-
 /* The disk is slow: nothing to tell the server, but a stop must still end the wait. */
 static bool
 while_full(void *ctx, Error *err)
@@ -73,23 +70,11 @@ directories(const ChainConfig *config, Error *err)
     return extract_new(&extract, err);
 }
 
-/* gzip takes longer than the server needs to send: it may have the processors that we may use, if
- * there is more than the one that the writing thread has. */
-static Compression
-files_compression(const Plan *plan)
-{
-    Compression compression = plan->leaving;
-    size_t processors = work_processors();
-
-    if (compression.method == COMPRESSION_GZIP && processors > 1)
-        compression.workers = (int)(processors < GZIP_WORKERS_MAX ? processors : GZIP_WORKERS_MAX);
-    return compression;
-}
-
 static Sink *
 files(const ChainConfig *config, Error *err)
 {
-    const Compression compression = files_compression(config->plan);
+    const Compression compression =
+        compression_in_parallel(&config->plan->leaving, work_processors());
     const FileSinkConfig file = {
         .directory = config->plan->to_stdout ? NULL : config->options->directory,
         .fd = STDOUT_FILENO,

@@ -1,8 +1,8 @@
 /*
- * lz4 frames by liblz4, as the stock tools write them (256 KiB blocks that refer to the ones
- * before), and with a checksum of the content: without one, damage within a block would pass. Where
- * time matters more (COMPRESSION_FRAME_BLOCKS) the checksums are of the blocks as they are written,
- * a fraction of it, and these do not refer to each other: nothing has to be kept for that.
+ * lz4 frames by liblz4: blocks of 256 KiB as in those of the stock tools, and with checksums, for
+ * without any, damage within a block would pass. They are of the blocks as they are written, a
+ * fraction of the content; and at the quick levels blocks do not refer to each other, so that
+ * nothing has to be kept for that.
  */
 #include <lz4frame.h>
 #include <stdlib.h>
@@ -62,14 +62,9 @@ static void
 lz4_choose_frame(LZ4F_frameInfo_t *frame, const Compression *compression)
 {
     frame->blockSizeID = LZ4F_max256KB;
-    frame->blockMode = LZ4F_blockLinked;
-    if (compression->frame == COMPRESSION_FRAME_WHOLE) {
-        frame->contentChecksumFlag = LZ4F_contentChecksumEnabled;
-        return;
-    }
+    frame->blockMode =
+        compression->level < LZ4_LEVEL_SMALL ? LZ4F_blockIndependent : LZ4F_blockLinked;
     frame->blockChecksumFlag = LZ4F_blockChecksumEnabled;
-    if (compression->level < LZ4_LEVEL_SMALL)
-        frame->blockMode = LZ4F_blockIndependent;
 }
 
 static void *
@@ -156,7 +151,7 @@ lz4_compress_free(void *ctx)
  */
 typedef struct Lz4Decompressor {
     LZ4F_dctx *lz4;
-    size_t wanted; /* bytes of input for the next call, at most */
+    size_t wanted; /* of the one thing: bytes of input that it had not yet */
 } Lz4Decompressor;
 
 static void *
@@ -211,8 +206,10 @@ lz4_decompress_step(void *ctx, Span *in, Buf *out, CodecProgress *ret_progress, 
     in->data += taken;
     in->len -= taken;
     out->len += given;
-    /* It asks for a block and the header behind it. */
-    self->wanted = result > LZ4F_BLOCK_HEADER_SIZE ? result - LZ4F_BLOCK_HEADER_SIZE : result;
+    self->wanted -= taken;
+    /* It asks for a block and the header behind it; in the middle of one, for too much. */
+    if (self->wanted == 0)
+        self->wanted = result > LZ4F_BLOCK_HEADER_SIZE ? result - LZ4F_BLOCK_HEADER_SIZE : result;
     if (result == 0)
         *ret_progress = CODEC_ENDED;
     else

@@ -101,7 +101,6 @@ compression_plain_name(CompressionMethod method, const char *name, Buf *plain, E
 
 typedef struct Request {
     Compression wanted;
-    bool has_workers;
     bool has_long;
 } Request;
 
@@ -187,7 +186,7 @@ take_option(Request *request, const Option *option, Error *err)
     if (keyword_is(option, "level"))
         return take_integer(option, &request->wanted.level, err);
     if (keyword_is(option, "workers")) {
-        request->has_workers = true;
+        request->wanted.has_workers = true;
         return take_integer(option, &request->wanted.workers, err);
     }
     if (keyword_is(option, "long")) {
@@ -269,7 +268,7 @@ check_request(const Request *request, Error *err)
         return false;
     if (request->wanted.method == COMPRESSION_ZSTD)
         return true;
-    if (request->has_workers)
+    if (request->wanted.has_workers)
         return error_set(err, ERR_USAGE,
                          "compression algorithm \"%s\" does not accept a worker count", name);
     if (request->has_long)
@@ -288,4 +287,30 @@ compression_parse(CompressionMethod method, const char *detail, Compression *ret
         return false;
     *ret_compression = request.wanted;
     return true;
+}
+
+/* ---- workers ---- */
+
+/* More than these a server does not keep busy. */
+#define WORKERS_MAX 4
+
+/* The highest level of zstd at which a worker is content with 16 MiB. */
+#define ZSTD_LEVEL_MODEST 9
+
+static bool
+takes_workers(const Compression *asked)
+{
+    return asked->method == COMPRESSION_GZIP ||
+           (asked->method == COMPRESSION_ZSTD && !asked->has_workers && !asked->long_distance &&
+            asked->level <= ZSTD_LEVEL_MODEST);
+}
+
+Compression
+compression_in_parallel(const Compression *asked, size_t processors)
+{
+    Compression compression = *asked;
+
+    if (processors > 1 && takes_workers(asked))
+        compression.workers = (int)(processors < WORKERS_MAX ? processors : WORKERS_MAX);
+    return compression;
 }

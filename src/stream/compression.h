@@ -25,21 +25,13 @@ typedef enum CompressionMethod {
     COMPRESSION_ZSTD
 } CompressionMethod;
 
-/* How an lz4 frame is made of blocks. */
-typedef enum CompressionFrame {
-    COMPRESSION_FRAME_WHOLE, /* they refer to each other, and all the content has one checksum */
-    COMPRESSION_FRAME_BLOCKS /* each is by itself, unless the level asks for size, and has a sum of
-                              * its compressed bytes. That takes less time; but damage between
-                              * blocks may pass: only for those who know the content's size */
-} CompressionFrame;
-
 typedef struct Compression {
     CompressionMethod method;
     int level;          /* the method's default unless given; COMPRESSION_GZIP_DEFAULT for gzip */
     int workers;        /* zstd, where a user may say it, and gzip, where it changes no byte of what
                          * comes out; 0: none besides the calling thread */
+    bool has_workers;   /* the user has said how many */
     bool long_distance; /* zstd only */
-    CompressionFrame frame; /* lz4 only; not for the user to say */
 } Compression;
 
 /* zlib's own default, which is no number between 1 and 9; it means 6. */
@@ -58,6 +50,13 @@ CompressionMethod compression_of_name(const char *name);
 /* `detail` may be NULL. The message is what stands behind "invalid compression specification: ". */
 bool compression_parse(CompressionMethod method, const char *detail, Compression *ret_compression,
                        Error *err) MUST_USE;
+
+/*
+ * The same with as many workers as `processors` suggest, for whoever has nothing better to do with
+ * them: with gzip and zstd, unless the user has said how many, there is one processor only, or each
+ * worker of that level would want more than 16 MiB. Pure.
+ */
+Compression compression_in_parallel(const Compression *asked, size_t processors);
 
 /* Without a method (COMPRESSION_NONE) these give back `next` itself. */
 Sink *compress_new(Sink *next, const Compression *compression, Error *err) MUST_USE;

@@ -38,10 +38,8 @@ compressing_sink(const WalDirConfig *config, Error *err)
         .file_mode = config->file_mode,
         .sync = config->sync == WAL_DURABLE ? SYNC_FSYNC : SYNC_NONE,
     };
-    Compression compression = config->compression;
 
-    compression.frame = COMPRESSION_FRAME_BLOCKS; /* all segments have one size */
-    return compress_new(file_sink_new(&file, err), &compression, err);
+    return compress_new(file_sink_new(&file, err), &config->compression, err);
 }
 
 bool

@@ -421,6 +421,49 @@ test_long_option(void **state)
     assert_int_equal(strlen(err.message), sizeof err.message - 1);
 }
 
+/* ---- workers ---- */
+
+static int
+workers_for(CompressionMethod method, const char *detail, size_t processors)
+{
+    Compression asked = {.method = COMPRESSION_NONE};
+    Error err = ERROR_INIT;
+
+    assert_true(compression_parse(method, detail, &asked, &err));
+    return compression_in_parallel(&asked, processors).workers;
+}
+
+static void
+test_workers_where_there_are_processors(void **state)
+{
+    (void)state;
+    for (CompressionMethod method = COMPRESSION_GZIP; method <= COMPRESSION_ZSTD; method++)
+        assert_int_equal(workers_for(method, NULL, 1), 0);
+    assert_int_equal(workers_for(COMPRESSION_GZIP, "9", 2), 2);
+    assert_int_equal(workers_for(COMPRESSION_LZ4, NULL, 2), 0);
+    assert_int_equal(workers_for(COMPRESSION_ZSTD, NULL, 2), 2);
+    assert_int_equal(workers_for(COMPRESSION_ZSTD, "-5", 3), 3);
+    assert_int_equal(workers_for(COMPRESSION_ZSTD, NULL, 64), 4);
+}
+
+static void
+test_workers_as_the_user_wants(void **state)
+{
+    (void)state;
+    assert_int_equal(workers_for(COMPRESSION_ZSTD, "workers=0", 4), 0);
+    assert_int_equal(workers_for(COMPRESSION_ZSTD, "workers=9", 4), 9);
+    assert_int_equal(workers_for(COMPRESSION_ZSTD, "level=19,workers=2", 1), 2);
+}
+
+static void
+test_no_workers_that_want_much_memory(void **state)
+{
+    (void)state;
+    assert_int_equal(workers_for(COMPRESSION_ZSTD, "9", 4), 4);
+    assert_int_equal(workers_for(COMPRESSION_ZSTD, "10", 4), 0);
+    assert_int_equal(workers_for(COMPRESSION_ZSTD, "long", 4), 0);
+}
+
 int
 main(void)
 {
@@ -446,6 +489,9 @@ main(void)
         cmocka_unit_test(test_what_zstd_alone_has),
         cmocka_unit_test(test_order_of_complaints),
         cmocka_unit_test(test_long_option),
+        cmocka_unit_test(test_workers_where_there_are_processors),
+        cmocka_unit_test(test_workers_as_the_user_wants),
+        cmocka_unit_test(test_no_workers_that_want_much_memory),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
