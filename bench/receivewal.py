@@ -113,14 +113,16 @@ class History:
             self.server.sql("SELECT pg_drop_replication_slot('run')")
 
 
-def catch_up(program, history, compression, options):
-    """Receives all of a history into an empty archive; returns what that took."""
+def catch_up(program, history, compression, options, env=None):
+    """Receives all of a history into an empty archive; returns what that took. `env`: of another
+    way to the server.
+    """
     with scratch_in(options.directory) as archive, history.slot() as slot:
         end = f"{history.end >> 32:X}/{history.end & 0xFFFFFFFF:X}"
         command = [*program, "-D", archive, "-S", slot, "-E", end, "-n"]
         command += [] if compression == "none" else ["-Z", compression]
         settle(options.drop_caches)
-        numbers = measured(command, history.server.env())
+        numbers = measured(command, env or history.server.env())
         received = sum(1 for path in archive.iterdir() if ARCHIVED.fullmatch(path.name))
         if received != history.segments:
             raise SystemExit(f"{program[0]}: {received} segments instead of {history.segments}")
