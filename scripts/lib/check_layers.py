@@ -22,8 +22,9 @@ MAY_INCLUDE = {
     "segment": {"common", "pgformat", "stream"},
     "verify": {"common", "segment"} | WITHOUT_PROTOCOL,
     "walrecv": {"common", "segment"} | LEVEL_1,
+    "archive": {"common", "segment", "pgformat", "stream", "manifest"},
     "basebackup": {"common", "verify", "walrecv"} | LEVEL_1,
-    "cmd": {"common", "segment", "verify", "walrecv", "basebackup"} | LEVEL_1,
+    "cmd": {"common", "segment", "verify", "walrecv", "archive", "basebackup"} | LEVEL_1,
 }
 
 # header pattern: the only files that may include it

@@ -9,5 +9,6 @@
 extern const Command command_basebackup;
 extern const Command command_receivewal;
 extern const Command command_verifybackup;
+extern const Command command_wal;
 
 #endif

@@ -13,7 +13,7 @@
 #include "cmd/version.h"
 
 static const Command *const commands[] = {&command_basebackup, &command_receivewal,
-                                          &command_verifybackup};
+                                          &command_verifybackup, &command_wal};
 
 #define COMMAND_COUNT (sizeof commands / sizeof commands[0])
 
@@ -29,7 +29,7 @@ static const Command *
 find_stock(const char *name)
 {
     for (size_t i = 0; i < COMMAND_COUNT; i++) {
-        if (strcmp(commands[i]->stock_name, name) == 0)
+        if (commands[i]->stock_name != NULL && strcmp(commands[i]->stock_name, name) == 0)
             return commands[i];
     }
     return NULL;

@@ -24,7 +24,7 @@ typedef struct Option {
 
 typedef struct Command {
     const char *name;       /* "basebackup" */
-    const char *stock_name; /* "pg_basebackup" */
+    const char *stock_name; /* "pg_basebackup"; NULL: there is no such tool */
     const char *summary;    /* for --help: "takes a base backup of a running PostgreSQL server." */
     const char *brief;      /* for the list of commands */
     const char *usage;      /* behind the program name: "[OPTION]..." */

@@ -11,7 +11,8 @@
 void
 version_print(const Command *command)
 {
-    if (command != NULL && strcmp(log_progname(), command->stock_name) == 0)
+    if (command != NULL && command->stock_name != NULL &&
+        strcmp(log_progname(), command->stock_name) == 0)
         (void)printf("%s (PostgreSQL) %s (pgstow %s)\n", command->stock_name, STOCK_VERSION,
                      PGSTOW_VERSION);
     else

@@ -1,0 +1,12 @@
+/*
+ * The subcommands of "pgstow wal", one file each: what stands in the table of cmd_wal.c.
+ */
+#ifndef PGSTOW_WAL_CMD_H
+#define PGSTOW_WAL_CMD_H
+
+#include "cmd/options.h"
+
+extern const Command command_wal_check;
+extern const Command command_wal_list;
+
+#endif
