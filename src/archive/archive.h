@@ -6,7 +6,7 @@
  * and backup history files (access/xlog_internal.h). Nothing is assumed about the segment size: the
  * segments say it.
  *
- * Everything here reads. An Inventory is a value that is made once, belongs to who made it, and may
+ * Listing and checking only read. An Inventory is a value that is made once, belongs to who made it, and may
  * then be read by any number of threads; it is what the directory held when it was read, which may
  * have changed since. Sizes are bytes, times seconds since 1970. That something is wrong with the
  * archive is a result; an Error says that it could not be looked at.
@@ -130,5 +130,45 @@ bool archive_file_load(const char *path, CompressionMethod compression, uint64_t
 
 /* The file of the archive that tells of them. */
 #define ARCHIVE_GAPS_NAME "pgstow_known_gaps"
+
+/* ---- removing files ---- */
+
+typedef struct ArchiveNames {
+    char **names; /* owned, each too */
+    size_t count;
+    size_t capacity;
+} ArchiveNames;
+
+bool archive_names_add(ArchiveNames *names, const char *name, Error *err) MUST_USE;
+void archive_names_free(ArchiveNames *names);
+
+/*
+ * Removes these files of a directory in their order, each after `before` (NULL: nobody) was told of
+ * it, and then syncs the directory. The first that cannot be removed ends it; what was removed
+ * before is gone.
+ */
+bool archive_remove(const char *directory, const ArchiveNames *names,
+                    void (*before)(void *ctx, const char *name), void *ctx, Error *err) MUST_USE;
+
+/* ---- cleanup: what pg_archivecleanup removes ---- */
+
+typedef struct CleanupRequest {
+    const char *directory;
+    const char *extension;          /* which names may have behind them; NULL: none */
+    bool backup_history;            /* whether backup history files go too */
+    char first_kept[WAL_NAME_SIZE]; /* of which the timeline does not matter */
+} CleanupRequest;
+
+/*
+ * The segment that `name` stands for: its own name, that of its partial file, or that of a backup
+ * history file; each perhaps with the extension. False for everything else. Pure.
+ */
+bool cleanup_first_kept(const char *name, const char *extension, char ret_segment[WAL_NAME_SIZE]);
+
+/* Whether it is older than the first that is kept. Pure. */
+bool cleanup_takes(const CleanupRequest *request, const char *name);
+
+/* All of the directory that it takes, the oldest first. `ret_names` is to be freed in any case. */
+bool cleanup_list(const CleanupRequest *request, ArchiveNames *ret_names, Error *err) MUST_USE;
 
 #endif

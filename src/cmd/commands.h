@@ -6,6 +6,7 @@
 
 #include "cmd/options.h"
 
+extern const Command command_archivecleanup;
 extern const Command command_basebackup;
 extern const Command command_receivewal;
 extern const Command command_verifybackup;

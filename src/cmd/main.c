@@ -13,7 +13,8 @@
 #include "cmd/version.h"
 
 static const Command *const commands[] = {&command_basebackup, &command_receivewal,
-                                          &command_verifybackup, &command_wal};
+                                          &command_verifybackup, &command_archivecleanup,
+                                          &command_wal};
 
 #define COMMAND_COUNT (sizeof commands / sizeof commands[0])
 
@@ -57,8 +58,8 @@ print_overview(void)
                  "  -V, --version          output version information, then exit\n"
                  "  -?, --help             show this help, then exit\n"
                  "\n\"pgstow COMMAND --help\" shows a command's options. Called as "
-                 "pg_basebackup, pg_receivewal\n"
-                 "or pg_verifybackup, pgstow is that program.\n");
+                 "pg_basebackup, pg_receivewal,\n"
+                 "pg_verifybackup or pg_archivecleanup, pgstow is that program.\n");
 }
 
 static int

@@ -4,8 +4,8 @@
     compare_stock.py [-v]
 
 Nothing listens where pg_basebackup and pg_receivewal are sent, so that a command line that is in
-order ends there; pg_verifybackup finds some small backups. Compared are exit status, standard
-output, standard error and what was made in the directory they run in.
+order ends there; pg_verifybackup finds some small backups, pg_archivecleanup archives. Compared are
+exit status, standard output, standard error and what was made or removed in the directory they run in.
 
 The stock tools are the newest ones that there are: of scripts/servers, and in the directory of
 MAJOR/bin/pg_basebackup, say, that STOCK_DIR may name. Those before 18 miss some options: see `since`
@@ -653,6 +653,81 @@ VERIFYBACKUP_SINCE = {
 }
 
 
+ARCHIVECLEANUP_ALIKE = """
+# what getopt says
+
+--bogus
+-y
+-x
+
+# arguments
+
+archive
+archive 000000010000000000000003 x
+nowhere 000000010000000000000003
+nowhere x
+file x
+'' 000000010000000000000003
+archive ''
+archive x
+archive 00000001000000000000000
+archive 00000001000000000000000g
+archive 00000001000000000000000a
+archive 0000000100000000000000030
+archive 000000010000000000000003.gz
+archive 000000010000000000000003.partial.gz
+archive 000000010000000000000003.00000028
+archive 000000010000000000000003.zz.backup
+archive 00000002.history
+
+# what goes
+
+archive 000000010000000000000002
+archive 000000010000000000000003
+archive/ 000000010000000000000003
+-d archive 000000010000000000000002
+-nd archive 000000010000000000000002
+-n archive/. 000000010000000000000002
+archive 000000070000000000000003
+archive 000000010000000000000003.partial
+archive 000000010000000000000003.00000028.backup
+-x .gz archive 000000010000000000000003
+-x .gz archive 000000010000000000000003.gz
+-x .gz -n -d archive 000000010000000000000002.gz
+-x .lz4 archive 000000010000000000000003.00000028.backup
+-x .partial archive 000000010000000000000003.partial
+-x '' archive 000000010000000000000003
+-x gz archive 000000010000000000000003
+-x .gz -x .zst archive 000000010000000000000003
+archive FFFFFFFF00000000000000FF
+odd 000000010000000000000003
+"""
+
+ARCHIVECLEANUP_DIFFERENT = {
+    "--help": "no addresses of the PostgreSQL project",
+    "--version": "names pgstow too",
+    "archive 000000000000000000000003": "there is no timeline 0",
+    "archive 00000001000000000000FFFF": "no cluster has so many segments in a log file",
+    "archive 000000010000000000000003.28.backup": "the name has eight digits",
+    "-x .gz archive 000000010000000000000005": "NAME.gz.partial goes too",
+}
+
+ARCHIVECLEANUP_SINCE = {r"--bogus": 17}
+
+
+def prepare_archives(root):
+    """What pg_archivecleanup is to look at. Files go in another order than with the stock tool, so
+    there is mostly one that goes."""
+    for name in ("000000010000000000000001", "000000010000000000000002.gz",
+                 "000000010000000000000002.00000028.backup", "000000030000000000000003.partial",
+                 "000000010000000000000003", "000000010000000000000004.gz.partial",
+                 "000000010000000000000004.lz4", "00000003.history", "notes",
+                 "000000010000000000000001.tmp", "00000001000000000000000a"):
+        write(root / "archive" / name, name)
+    (root / "odd/000000010000000000000002").mkdir(parents=True)
+    write(root / "file", "")
+
+
 def prepare_backups(root):
     """What pg_verifybackup is to look at, each in a directory of its own."""
     for name in ("good", "missing", "extra", "size", "content", "link", "fifo", "users",
@@ -689,6 +764,8 @@ TOOLS = [
     Tool("pg_receivewal", RECEIVEWAL_ALIKE, RECEIVEWAL_DIFFERENT, RECEIVEWAL_SINCE),
     Tool("pg_verifybackup", VERIFYBACKUP_ALIKE, VERIFYBACKUP_DIFFERENT, VERIFYBACKUP_SINCE,
          prepare_backups),
+    Tool("pg_archivecleanup", ARCHIVECLEANUP_ALIKE, ARCHIVECLEANUP_DIFFERENT, ARCHIVECLEANUP_SINCE,
+         prepare_archives),
 ]
 
 
@@ -725,9 +802,11 @@ def behaviour(path, tool, line):
         result = subprocess.run([tool.name, *shlex.split(line)], executable=path, cwd=directory,
                                 env=environment, capture_output=True, timeout=30,
                                 start_new_session=True, stdin=subprocess.DEVNULL)
-        made = sorted(str(path.relative_to(directory))
-                      for path in set(Path(directory).rglob("*")) - before)
-    lines = [f"exit status {result.returncode}"] + [f"made {name}" for name in made]
+        after = set(Path(directory).rglob("*"))
+        made, gone = (sorted(str(path.relative_to(directory)) for path in paths)
+                      for paths in (after - before, before - after))
+    lines = [f"exit status {result.returncode}"]
+    lines += [f"made {name}" for name in made] + [f"gone {name}" for name in gone]
     for mark, output in ((">", result.stdout), ("2>", result.stderr)):
         lines += [f"{mark} {text}" for text in output.decode(errors="replace").splitlines()]
     return lines
