@@ -6,9 +6,9 @@
  * and backup history files (access/xlog_internal.h). Nothing is assumed about the segment size: the
  * segments say it.
  *
- * Listing and checking only read. An Inventory is a value that is made once, belongs to who made it, and may
- * then be read by any number of threads; it is what the directory held when it was read, which may
- * have changed since. Sizes are bytes, times seconds since 1970. That something is wrong with the
+ * Listing and checking only read. An Inventory is a value that is made once, belongs to who made
+ * it, and may then be read by any number of threads; it is what the directory held when it was
+ * read, which may have changed since. Sizes are bytes, times seconds since 1970. That something is wrong with the
  * archive is a result; an Error says that it could not be looked at.
  */
 #ifndef PGSTOW_ARCHIVE_H
@@ -170,5 +170,99 @@ bool cleanup_takes(const CleanupRequest *request, const char *name);
 
 /* All of the directory that it takes, the oldest first. `ret_names` is to be freed in any case. */
 bool cleanup_list(const CleanupRequest *request, ArchiveNames *ret_names, Error *err) MUST_USE;
+
+/* ---- what WAL a base backup needs ---- */
+
+typedef struct BackupWal {
+    TimeLineID timeline; /* on which it began */
+    Lsn start;           /* where its recovery begins */
+    Lsn end;             /* behind which it is consistent; LSN_INVALID: it does not say */
+    TimeLineID end_timeline;
+    uint64_t system_id;             /* 0: it does not say */
+    char first_file[WAL_NAME_SIZE]; /* the segment in which it begins; "": it does not say */
+} BackupWal;
+
+/* The content of a backup_label: everything but end and system_id. ERR_FORMAT. Pure. */
+bool backup_label_parse(Span text, BackupWal *ret_wal, Error *err) MUST_USE;
+
+/*
+ * Of the backup in this directory: its backup_manifest if there is one, and its backup_label, which
+ * in tar format is the first member of base.tar. ERR_FORMAT for a directory that has neither.
+ */
+bool backup_wal_read(const char *directory, BackupWal *ret_wal, Error *err) MUST_USE;
+
+/* Whether it is one of the archive's cluster, as far as both say so: ERR_MISMATCH. */
+bool backup_wal_check(const BackupWal *wal, const Inventory *archive, Error *err) MUST_USE;
+
+/* Whether a segment from its start to its end is not there, in any form; the first such one. */
+bool backup_wal_missing(const BackupWal *wal, const Inventory *archive, uint64_t *ret_number);
+
+/* ---- prune: what no kept backup needs ---- */
+
+/*
+ * WAL that shall stay. Everything from `start` on stays, on every timeline: recovery may follow any
+ * of them. Before that, a need without an end also protects timelines that are newer than its own
+ * and that no such need descends from: backups that nobody has named may be on them.
+ */
+typedef struct PruneNeed {
+    const char *what;    /* for people, borrowed: 'backup "/backup/monday"' */
+    TimeLineID timeline; /* 0: does not matter */
+    Lsn start;
+    Lsn end; /* LSN_INVALID: none; else nothing that begins at or behind it is needed */
+} PruneNeed;
+
+typedef enum PruneReason {
+    PRUNE_OLD,           /* goes: lies before all that is needed */
+    PRUNE_DEAD_TIMELINE, /* goes: history of a timeline that nothing kept descends from */
+    PRUNE_NEEDED,        /* stays: see `need` */
+    PRUNE_OTHER_BRANCH,  /* stays: its timeline is newer than that of `need`, and no other's */
+    PRUNE_HISTORY,       /* stays: recovery looks for it */
+    PRUNE_OURS,          /* stays: the archive's own */
+    PRUNE_TEMPORARY,     /* stays: somebody may be writing it */
+    PRUNE_STRAY,         /* stays: no file of an archive */
+    PRUNE_NOT_A_FILE     /* stays: has a name of WAL, but is no regular file */
+} PruneReason;
+
+typedef enum PruneKind { PRUNE_SEGMENT, PRUNE_BACKUP, PRUNE_TIMELINE, PRUNE_OTHER } PruneKind;
+
+typedef struct PruneFile {
+    const char *name;
+    PruneKind kind;
+    PruneReason reason;
+    const PruneNeed *need; /* because of which it stays, or NULL */
+    TimeLineID timeline;   /* 0 for PRUNE_OTHER */
+    uint64_t number;       /* of the segment; 0 without one */
+    uint64_t bytes;
+} PruneFile;
+
+/* Every file of the archive: segments, the oldest position first, then backup history files, then
+ * timeline history files, then all others. In this order they go. */
+typedef struct PrunePlan {
+    PruneFile *files;
+    size_t count;
+    Arena names;
+} PrunePlan;
+
+bool prune_goes(const PruneFile *file);
+
+/*
+ * Decides about every file. Refuses (ERR_USAGE) without a need that has no end, and when no segment
+ * would be needed. The plan refers to `archive` and `needs`; it is to be freed in any case. Pure.
+ */
+bool prune_plan_make(PrunePlan *plan, const Inventory *archive, const PruneNeed *needs,
+                     size_t need_count, Error *err) MUST_USE;
+void prune_plan_free(PrunePlan *plan);
+
+/* Removes what goes, in its order: whenever that ends, nothing is missing within what stays. */
+bool prune_execute(const PrunePlan *plan, const char *directory, Error *err) MUST_USE;
+
+/*
+ * What was written lately, at or after `since`: everything from the oldest position on of which a
+ * segment was modified then. False when there is none. `what` is left to the caller.
+ */
+bool prune_recent(const Inventory *archive, int64_t since, PruneNeed *ret_need);
+
+/* The newest of the backups whose backup history file is from before `since`; NULL: none is. */
+const ArchiveBackup *prune_backup_before(const Inventory *archive, int64_t since);
 
 #endif
