@@ -166,10 +166,52 @@ read_label(const char *directory, BackupWal *ret_label, bool *ret_there, Error *
     return true;
 }
 
-/* ---- pg_control ---- */
+/* ---- the cluster ---- */
+
+/* What the first segment says that begins within the first bytes; history files are before it. */
+static uint64_t
+find_system_id(const Buf *buf)
+{
+    Error ignored = ERROR_INIT;
+    size_t at = 0;
+
+    while (buf->len - at >= TAR_BLOCK + WAL_LONG_HEADER) {
+        const uint8_t *content = buf->data + at + TAR_BLOCK;
+        WalLongHeader page;
+        TarHeader header;
+
+        if (tar_is_zero(buf->data + at) || !tar_parse(buf->data + at, &header, &ignored))
+            break;
+        if (wal_long_header_parse((Span){.data = content, .len = WAL_LONG_HEADER}, &page))
+            return page.system_id;
+        if (header.size > buf->len - at - TAR_BLOCK)
+            break;
+        at += TAR_BLOCK + (size_t)header.size + tar_padding(header.size);
+        if (at > buf->len)
+            break;
+    }
+    return 0;
+}
+
+/* A backup in tar format that has its WAL with it. */
+static bool
+read_pg_wal(const char *directory, const char *name, uint64_t *ret_system_id, Error *err)
+{
+    char *path = path_join(directory, name, err);
+    Buf buf = BUF_INIT;
+    bool ok = path != NULL && read_beginning(path, &buf, err);
+
+    if (ok)
+        *ret_system_id = find_system_id(&buf);
+    else if (path != NULL && err->code == ERR_FORMAT)
+        (void)error_context(err, "could not read \"%s\"", path);
+    buf_free(&buf);
+    free(path);
+    return ok;
+}
 
 static bool
-read_system_id(const char *directory, uint64_t *ret_system_id, Error *err)
+read_control(const char *directory, uint64_t *ret_system_id, Error *err)
 {
     char *path = path_join(directory, "global/pg_control", err);
     Buf file = BUF_INIT;
@@ -214,6 +256,26 @@ merge(BackupWal *wal, const BackupWal *label)
     }
 }
 
+static bool
+read_system_id(const char *directory, uint64_t *ret_system_id, Error *err)
+{
+    static const char *const archives[] = {"pg_wal.tar", "pg_wal.tar.gz", "pg_wal.tgz",
+                                           "pg_wal.tar.lz4", "pg_wal.tar.zst"};
+    bool there;
+
+    if (!is_there(directory, "global/pg_control", &there, err))
+        return false;
+    if (there)
+        return read_control(directory, ret_system_id, err);
+    for (size_t i = 0; i < sizeof archives / sizeof archives[0]; i++) {
+        if (!is_there(directory, archives[i], &there, err))
+            return false;
+        if (there)
+            return read_pg_wal(directory, archives[i], ret_system_id, err);
+    }
+    return true;
+}
+
 bool
 backup_wal_read(const char *directory, BackupWal *ret_wal, Error *err)
 {
@@ -221,7 +283,6 @@ backup_wal_read(const char *directory, BackupWal *ret_wal, Error *err)
     BackupWal label;
     bool has_manifest;
     bool has_label;
-    bool has_control;
 
     if (!is_there(directory, "backup_manifest", &has_manifest, err) ||
         (has_manifest && !read_manifest(directory, &wal, err)) ||
@@ -231,8 +292,7 @@ backup_wal_read(const char *directory, BackupWal *ret_wal, Error *err)
         merge(&wal, &label);
     else if (!has_manifest)
         return refuse(directory, err);
-    if (wal.system_id == 0 && (!is_there(directory, "global/pg_control", &has_control, err) ||
-                               (has_control && !read_system_id(directory, &wal.system_id, err))))
+    if (wal.system_id == 0 && !read_system_id(directory, &wal.system_id, err))
         return false;
     *ret_wal = wal;
     return true;

@@ -8,5 +8,6 @@
 
 extern const Command command_wal_check;
 extern const Command command_wal_list;
+extern const Command command_wal_prune;
 
 #endif
