@@ -92,7 +92,21 @@ read_label_file(const char *directory, BackupWal *ret_label, Error *err)
     return ok;
 }
 
-/* The first bytes of an archive, as many as a label may have and its header. */
+static bool
+read_pieces(SegmentReader *reader, Buf *buf, Error *err)
+{
+    Span bytes = {.len = 1};
+
+    while (bytes.len > 0 && buf->len < TAR_BLOCK + LABEL_MAX) {
+        if (!segment_reader_next(reader, &bytes, err) ||
+            !buf_append(buf, bytes.data, bytes.len, err))
+            return false;
+    }
+    return true;
+}
+
+/* The first bytes of an archive, as many as a label may have and its header. Whether the rest of it
+ * is sound, or has the size of a segment, is not of interest. */
 static bool
 read_beginning(const char *path, Buf *buf, Error *err)
 {
@@ -100,12 +114,14 @@ read_beginning(const char *path, Buf *buf, Error *err)
                             .compression = compression_of_name(path),
                             .segment_size = WAL_SEGMENT_SIZE_MIN};
     SegmentReader *reader = segment_reader_open(&source, err);
-    bool ok = reader != NULL;
-    Span bytes = {.len = 1};
+    Error why = ERROR_INIT;
+    bool ok;
 
-    while (ok && bytes.len > 0 && buf->len < TAR_BLOCK + LABEL_MAX)
-        ok =
-            segment_reader_next(reader, &bytes, err) && buf_append(buf, bytes.data, bytes.len, err);
+    if (reader == NULL)
+        return false;
+    ok = read_pieces(reader, buf, &why) || (why.code == ERR_FORMAT && buf->len > 0);
+    if (!ok)
+        *err = why;
     segment_reader_free(reader);
     return ok;
 }
