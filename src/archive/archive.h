@@ -8,8 +8,8 @@
  *
  * Listing and checking only read. An Inventory is a value that is made once, belongs to who made
  * it, and may then be read by any number of threads; it is what the directory held when it was
- * read, which may have changed since. Sizes are bytes, times seconds since 1970. That something is wrong with the
- * archive is a result; an Error says that it could not be looked at.
+ * read, which may have changed since. Sizes are bytes, times seconds since 1970. That something is
+ * wrong with the archive is a result; an Error says that it could not be looked at.
  */
 #ifndef PGSTOW_ARCHIVE_H
 #define PGSTOW_ARCHIVE_H

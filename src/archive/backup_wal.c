@@ -1,6 +1,6 @@
 /*
- * What WAL a base backup needs, as its own files say it: the manifest knows start, end and often the
- * cluster, backup_label the start and the name of the first segment, pg_control the cluster.
+ * What WAL a base backup needs, as its own files say it: the manifest knows start, end and often
+ * the cluster, backup_label the start and the name of the first segment, pg_control the cluster.
  */
 #include <errno.h>
 #include <stdlib.h>

@@ -173,6 +173,8 @@ FIXTURES = {
     "file": lambda root, path, content="": write(root / path, content),
     "flip": lambda root, path, offset="0": flip_bit(root / path, int(offset)),
     "remove": lambda root, path: remove(root / path),
+    "label": lambda root, path, lsn, segment: write(
+        root / path / "backup_label", f"START WAL LOCATION: {lsn} (file {segment})\n"),
     "link": lambda root, path, target: (root / path).symlink_to(target),
     "backup": make_backup,
     "tar_backup": make_tar_backup,

@@ -395,7 +395,10 @@ test_dead_timeline_between(void **state)
     Fixture *fixture = *state;
     const PruneNeed need = {.what = "b", .timeline = 1, .start = LSN(4)};
 
-    put_tree(fixture);
+    put_segments(fixture, 1, 1, 5);
+    put_segments(fixture, 3, 5, 6);
+    put_history(fixture, 2, "1@2");
+    put_history(fixture, 3, "1@5");
     make_plan(fixture, &need, 1);
     assert_goes(fixture, "1/1 1/2 1/3");
     assert_int_equal(file_of(fixture, "00000002.history")->reason, PRUNE_HISTORY);
