@@ -37,6 +37,16 @@
 /* A record is aligned and so is the end of a page: they are never cut apart from what is here. */
 #define RECORD_LENGTH_KNOWN 8u
 
+/* What stands before the time of a commit at most: origin (3), transaction above (5), and how long
+ * the record's own data is (5); then the time. */
+#define COMMIT_HEAD 21u
+
+/* What the parts of a record begin with (XLR_BLOCK_ID_...). */
+#define PART_ORIGIN    253
+#define PART_TOP_LEVEL 252
+#define PART_LONG      254
+#define PART_SHORT     255
+
 /* xlp_info */
 #define PAGE_CONTINUES  0x0001u /* begins with the rest of a record */
 #define PAGE_LONG       0x0002u /* has the long header */
@@ -50,6 +60,10 @@
 #define RMGR_CUSTOM_FIRST 128
 #define XLOG_SWITCH       0x40
 #define XLOG_OVERWRITE    0xD0
+#define RMGR_XACT         1
+#define XACT_OPERATION    0x70 /* of a record's info */
+#define XACT_COMMIT       0x00
+#define XACT_COMMIT_READY 0x30   /* of a prepared transaction */
 #define MAGIC_15          0xD110 /* the first with custom resource managers */
 
 static const uint16_t magics[] = {
@@ -92,12 +106,19 @@ struct WalParser {
 
     Phase phase;
     Lsn record;          /* where the record under way or the last one begins; 0 before the first */
+    Lsn linked;          /* where the last record begins whose header was checked */
     Lsn previous;        /* where the last whole record begins; 0 before the first */
     Lsn overwrite;       /* where a record must be that replaces a lost one */
     uint32_t left;       /* bytes of the record under way that are still to come */
     uint32_t crc;        /* of its body so far */
     uint32_t header_len; /* bytes in `header` */
     uint8_t header[RECORD_HEADER];
+
+    uint32_t commit_len; /* bytes in `commit` */
+    uint8_t commit[COMMIT_HEAD];
+    bool has_commits;
+    int64_t first_commit;
+    int64_t last_commit;
 };
 
 /* ---- the header of a segment's first page ---- */
@@ -108,7 +129,8 @@ long_header(const uint8_t *page)
     return (WalLongHeader){.address = get_le64(page + 8),
                            .system_id = get_le64(page + 24),
                            .segment_size = get_le32(page + 32),
-                           .page_size = get_le32(page + 36)};
+                           .page_size = get_le32(page + 36),
+                           .timeline = get_le32(page + 4)};
 }
 
 bool
@@ -144,6 +166,30 @@ wal_parser_new(const WalParserConfig *config, Error *err)
     parser->page_due = true;
     parser->phase = PHASE_SEEK;
     return parser;
+}
+
+WalParser *
+wal_parser_copy(const WalParser *parser, TimeLineID timeline, Error *err)
+{
+    WalParser *copy = mem_alloc(sizeof *copy, err);
+
+    if (copy == NULL)
+        return NULL;
+    *copy = *parser;
+    copy->timeline_max = timeline;
+    return copy;
+}
+
+Lsn
+wal_parser_linked(const WalParser *parser)
+{
+    return parser->linked;
+}
+
+bool
+wal_parser_has_begun(const WalParser *parser)
+{
+    return parser->phase != PHASE_SEEK && parser->phase != PHASE_TAIL;
 }
 
 void
@@ -205,6 +251,68 @@ collect(uint8_t *header, uint32_t *len, uint32_t want, Span bytes)
     memcpy(header + *len, bytes.data, take);
     *len += (uint32_t)take;
     return take;
+}
+
+/* ---- when transactions were committed ---- */
+
+/* Where the record's own data begins; 0 when that is not within what was kept. */
+static uint32_t
+own_data(const WalParser *parser)
+{
+    uint32_t at = 0;
+
+    while (at < parser->commit_len) {
+        switch (parser->commit[at]) {
+        case PART_ORIGIN:
+            at += 3;
+            break;
+        case PART_TOP_LEVEL:
+            at += 5;
+            break;
+        case PART_SHORT:
+            return at + 2;
+        case PART_LONG:
+            return at + 5;
+        default:
+            return 0;
+        }
+    }
+    return 0;
+}
+
+/* Its data begins with the time (xl_xact_commit). */
+static void
+note_commit(WalParser *parser)
+{
+    uint32_t at = own_data(parser);
+    int64_t time;
+
+    if (at == 0 || at + sizeof time > parser->commit_len)
+        return;
+    time = (int64_t)get_le64(parser->commit + at);
+    if (!parser->has_commits)
+        parser->first_commit = time;
+    parser->has_commits = true;
+    parser->last_commit = time;
+}
+
+static bool
+is_commit(const WalParser *parser)
+{
+    uint8_t operation = parser->header[16] & XACT_OPERATION;
+
+    return parser->header[17] == RMGR_XACT &&
+           (operation == XACT_COMMIT || operation == XACT_COMMIT_READY);
+}
+
+bool
+wal_parser_commits(const WalParser *parser, int64_t *ret_first, int64_t *ret_last)
+{
+    if (parser->has_commits) {
+        *ret_first = parser->first_commit;
+        *ret_last = parser->last_commit;
+    }
+    return parser->has_commits;
 }
 
 /* At a place where a record begins, though perhaps not yet one that counts. */
@@ -429,11 +537,14 @@ body_end(WalParser *parser)
     uint32_t expected = get_le32(parser->header + 20);
     uint32_t crc = crc32c(parser->crc, parser->header, 20);
 
-    if (crc != expected)
+    if (crc != expected) {
         (void)damage_set(parser, parser->record, "record checksum is %08X but its header says %08X",
                          crc, expected);
-    else
-        padding_begin(parser);
+        return;
+    }
+    if (is_commit(parser))
+        note_commit(parser);
+    padding_begin(parser);
 }
 
 static size_t
@@ -453,7 +564,9 @@ take_record_header(WalParser *parser, Span bytes)
     if (want == RECORD_LENGTH_KNOWN) {
         length_check(parser);
     } else if (header_check(parser)) {
+        parser->linked = parser->record;
         parser->crc = 0;
+        parser->commit_len = 0;
         parser->phase = PHASE_BODY;
         if (parser->left == 0)
             body_end(parser);
@@ -478,6 +591,9 @@ take_body(WalParser *parser, Span bytes)
     size_t used = take_left(parser, bytes);
 
     parser->crc = crc32c(parser->crc, bytes.data, used);
+    if (parser->commit_len < COMMIT_HEAD && is_commit(parser))
+        (void)collect(parser->commit, &parser->commit_len, COMMIT_HEAD,
+                      (Span){.data = bytes.data, .len = used});
     if (parser->left == 0)
         body_end(parser);
     return used;

@@ -23,6 +23,7 @@ typedef struct WalLongHeader {
     uint64_t system_id;
     uint32_t segment_size;
     uint32_t page_size;
+    TimeLineID timeline; /* of the page: an ancestor's up to where the segment's own begins */
 } WalLongHeader;
 
 /* False when `page` does not begin with a long header. Nothing else is checked. Pure. */
@@ -54,6 +55,16 @@ WalParser *wal_parser_new(const WalParserConfig *config, Error *err) MUST_USE;
 /* Where the next bytes must begin: at first the page boundary at or before `start`. */
 Lsn wal_parser_position(const WalParser *parser);
 
+/* Another parser that is just as far, to try what may follow on another timeline. */
+WalParser *wal_parser_copy(const WalParser *parser, TimeLineID timeline, Error *err) MUST_USE;
+
+/* Where the newest record begins whose header is sound, and which links back to the one before it;
+ * LSN_INVALID: there is none yet. */
+Lsn wal_parser_linked(const WalParser *parser);
+
+/* Whether it has come to a record yet, not only to the rest of one that began before `start`. */
+bool wal_parser_has_begun(const WalParser *parser);
+
 /* Pages must be of the version and the cluster of those that `before` has seen. Not once the first
  * bytes were fed. */
 void wal_parser_inherit(WalParser *parser, const WalParser *before);
@@ -70,6 +81,10 @@ WalVerdict wal_parser_feed(WalParser *parser, Span bytes, WalDamage *ret_damage)
  * valid_end is the next segment's start once it has passed. Never beyond the bytes that were fed.
  */
 Lsn wal_parser_valid_end(const WalParser *parser);
+
+/* When the first and the last transaction that the intact records so far tell of was committed:
+ * microseconds since 2000-01-01 00:00:00 UTC. False: they tell of none. */
+bool wal_parser_commits(const WalParser *parser, int64_t *ret_first, int64_t *ret_last);
 
 void wal_parser_free(WalParser *parser);
 

@@ -57,6 +57,9 @@ bool segment_reader_next(SegmentReader *reader, Span *ret_bytes, Error *err) MUS
 
 /* A plain file of another size than a segment's is ERR_FORMAT. */
 bool segment_reader_check_size(const SegmentReader *reader, Error *err) MUST_USE;
+
+/* Whether reading has failed because the file ends too early. */
+bool segment_reader_is_cut(const SegmentReader *reader);
 void segment_reader_free(SegmentReader *reader);
 
 /*

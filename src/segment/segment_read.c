@@ -34,6 +34,7 @@ struct SegmentReader {
     uint64_t position; /* in the segment, of what comes next out of the file */
     uint64_t from;     /* what is before it is not given */
     uint8_t *buffer;   /* READ_SIZE bytes */
+    bool is_cut;       /* the file ends before the segment does */
 
     /* ---- compressed ---- */
     CompressionMethod method; /* COMPRESSION_NONE: a plain file */
@@ -186,6 +187,12 @@ segment_reader_free(SegmentReader *reader)
     free(reader);
 }
 
+bool
+segment_reader_is_cut(const SegmentReader *reader)
+{
+    return reader->is_cut;
+}
+
 /* ---- plain ---- */
 
 static bool
@@ -216,8 +223,10 @@ next_plain(SegmentReader *reader, Span *ret_bytes, Error *err)
         return false;
     if (left == 0 && got > 0)
         return error_set(err, ERR_FORMAT, "size is over %u", reader->segment_size);
-    if (left > 0 && got == 0)
+    if (left > 0 && got == 0) {
+        reader->is_cut = true;
         return other_size(reader, reader->position, err);
+    }
     reader->position += got;
     *ret_bytes = (Span){.data = reader->buffer, .len = got};
     return true;
@@ -229,11 +238,13 @@ static bool
 end_decompression(SegmentReader *reader, Error *err)
 {
     reader->over = true;
+    reader->is_cut = true;
     if (!sink_archive_end(reader->decompress, err))
         return false;
     if (reader->position < reader->segment_size)
         return error_set(err, ERR_FORMAT, "decompressed size is %llu, expected %u",
                          (unsigned long long)reader->position, reader->segment_size);
+    reader->is_cut = false;
     return true;
 }
 
