@@ -16,6 +16,7 @@
 
 #include "common/arena.h"
 #include "common/error.h"
+#include "common/runtime.h"
 #include "pgformat/timeline.h"
 #include "segment/segment.h"
 
@@ -34,8 +35,9 @@ typedef struct ArchiveHistory {
     uint64_t bytes;
     int64_t modified;
     bool sound;              /* could be read and is well-formed */
-    TimelineHistory history; /* if it is */
-    const char *reason;      /* if it is not */
+    bool unreadable;         /* the system does not let us read it */
+    TimelineHistory history; /* of a sound one */
+    const char *reason;      /* why it is not sound */
 } ArchiveHistory;
 
 /* "SEGMENT.OFFSET.backup", also compressed: a backup began in this segment, at this offset. */
@@ -125,11 +127,6 @@ bool archive_file_load(const char *path, CompressionMethod compression, uint64_t
                        Error *err) MUST_USE;
 
 #define ARCHIVE_HISTORY_MAX ((uint64_t)16 << 20)
-
-/* ---- known gaps ---- */
-
-/* The file of the archive that tells of them. */
-#define ARCHIVE_GAPS_NAME "pgstow_known_gaps"
 
 /* ---- removing files ---- */
 
@@ -264,5 +261,140 @@ bool prune_recent(const Inventory *archive, int64_t since, PruneNeed *ret_need);
 
 /* The newest of the backups whose backup history file is from before `since`; NULL: none is. */
 const ArchiveBackup *prune_backup_before(const Inventory *archive, int64_t since);
+
+/* ---- coverage: which segments there are ---- */
+
+/* Segments of one timeline without a hole. */
+typedef struct ArchiveRange {
+    TimeLineID timeline;
+    uint64_t first;
+    uint64_t last;
+    uint64_t partial; /* so many at the end are there only as partial files */
+} ArchiveRange;
+
+/* The next one of the timeline; *cursor is 0 at first. False: there are no more. */
+bool archive_range_next(const Inventory *archive, const ArchiveTimeline *timeline, size_t *cursor,
+                        ArchiveRange *ret_range);
+
+/*
+ * When the first and the last transaction of a timeline were committed (microseconds since
+ * 2000-01-01 UTC), as its first and last segments tell, of which a few are read. Damage in them is
+ * passed over.
+ */
+typedef struct ArchiveCommits {
+    bool known;
+    int64_t first;
+    int64_t last;
+} ArchiveCommits;
+
+bool archive_commits_find(const Inventory *archive, const ArchiveTimeline *timeline,
+                          ArchiveCommits *ret_commits, Error *err) MUST_USE;
+
+/* ---- known gaps ---- */
+
+/*
+ * WAL that is missing or damaged, and that somebody knows of: a file of the archive, which only
+ * archive_gap_add writes, tells of them. One line for each, "TIMELINE START END TIME REASON"; lines
+ * that begin with '#' are comments.
+ */
+#define ARCHIVE_GAPS_NAME "pgstow_known_gaps"
+
+typedef struct ArchiveGap {
+    TimeLineID timeline; /* 0: any */
+    Lsn start;
+    Lsn end; /* exclusive */
+    char time[sizeof "2026-11-22T00:00:00Z"];
+    const char *reason;
+} ArchiveGap;
+
+typedef struct ArchiveGaps {
+    ArchiveGap *gaps;
+    size_t count;
+    size_t capacity;
+    Arena texts;
+} ArchiveGaps;
+
+/* ERR_FORMAT with the number of the line that is none. Free the gaps in any case. Pure. */
+bool archive_gaps_parse(ArchiveGaps *gaps, Span text, Error *err) MUST_USE;
+
+/* None when there is no such file. Free the gaps in any case. */
+bool archive_gaps_load(ArchiveGaps *gaps, const char *directory, Error *err) MUST_USE;
+void archive_gaps_free(ArchiveGaps *gaps);
+
+/* Adds one, now, to the file, which is synced. ERR_USAGE when it cannot be one: it ends before it
+ * begins, or has no reason of one line. */
+bool archive_gap_add(const char *directory, const ArchiveGap *gap, Error *err) MUST_USE;
+
+/* The gap that all of `start` to `end` is in; NULL: none. */
+const ArchiveGap *archive_gaps_find(const ArchiveGaps *gaps, TimeLineID timeline, Lsn start,
+                                    Lsn end);
+
+/* ---- check: whether it is whole ---- */
+
+typedef enum ArchiveFindingKind {
+    ARCHIVE_MISSING,       /* segments or a history file that must have been there */
+    ARCHIVE_LATE,          /* a segment that is still being written although newer ones are there */
+    ARCHIVE_DAMAGED,       /* what is in it is not what was written */
+    ARCHIVE_TRUNCATED,     /* it ends too early, or in zeros */
+    ARCHIVE_FOREIGN,       /* of another cluster, or of another segment size */
+    ARCHIVE_MISNAMED,      /* another segment than its name says */
+    ARCHIVE_FORKED,        /* sound by itself, but not of the same history as what is beside it */
+    ARCHIVE_BAD_HISTORY,   /* a history file that is not well-formed, or that WAL contradicts */
+    ARCHIVE_NO_FILE,       /* named like one, but a directory, a pipe or the like */
+    ARCHIVE_UNREADABLE,    /* the system does not let us read it */
+    ARCHIVE_FINDING_STRAY, /* no file of an archive: a remark */
+    ARCHIVE_FINDING_LEFT   /* left by somebody who wrote into the archive: a remark */
+} ArchiveFindingKind;
+
+/* "missing", "late", ... */
+const char *archive_finding_name(ArchiveFindingKind kind);
+
+typedef struct ArchiveFinding {
+    ArchiveFindingKind kind;
+    TimeLineID timeline;   /* 0: of none */
+    Lsn lsn;               /* where, LSN_INVALID: no such place */
+    Lsn end;               /* of what is missing; else LSN_INVALID */
+    const char *file;      /* its name; of what is missing, the first one's, without a suffix */
+    const ArchiveGap *gap; /* it is known, for that reason; NULL: it is not */
+    const char *message;   /* names the file */
+} ArchiveFinding;
+
+/* Whether it makes an archive less than whole. */
+bool archive_finding_counts(const ArchiveFinding *finding);
+
+typedef struct ArchiveCheckSummary {
+    uint64_t segments; /* files that were looked at */
+    uint64_t bytes;    /* of WAL that was read */
+    uint64_t problems; /* findings that count, all but the unreadable */
+    uint64_t unreadable;
+    uint64_t known;
+    uint64_t remarks; /* and late ones */
+} ArchiveCheckSummary;
+
+typedef struct ArchiveProgress {
+    uint64_t done; /* bytes of WAL */
+    uint64_t total;
+} ArchiveProgress;
+
+typedef struct ArchiveCheckConfig {
+    const Inventory *archive; /* borrowed, as all else */
+    const ArchiveGaps *gaps;
+    size_t jobs;               /* threads; 0: one for each processor */
+    bool quick;                /* of each segment only its size and its first page */
+    Lsn since;                 /* what is before it does not matter; LSN_INVALID: all does */
+    TimeLineID since_timeline; /* where `since` is: only what comes of that matters; 0: any */
+    uint64_t system_id;        /* 0: that of the archive */
+    int64_t late_seconds;      /* a file that is being written is late for so long, then missing */
+    /* In the calling thread; false ends the check, as a success. */
+    bool (*finding)(void *ctx, const ArchiveFinding *finding);
+    void (*progress)(void *ctx, const ArchiveProgress *progress); /* NULL: not */
+    void *ctx;
+    const Stop *stop; /* NULL: nobody stops it */
+} ArchiveCheckConfig;
+
+/* The findings come in the order of timelines and segments, the same with any number of threads,
+ * but for those about two segments, which come last. */
+bool archive_check(const ArchiveCheckConfig *config, ArchiveCheckSummary *ret_summary,
+                   Error *err) MUST_USE;
 
 #endif

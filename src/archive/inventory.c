@@ -70,6 +70,7 @@ read_history(const char *path, ArchiveHistory *history, Error *why, Error *err)
         timeline_history_parse((Span){.data = text.data, .len = text.len}, history->timeline,
                                &history->history, why);
     buf_free(&text);
+    history->unreadable = !history->sound && why->code == ERR_SYSTEM;
     if (!history->sound && why->code == ERR_MEMORY) {
         *err = *why;
         return false;
@@ -277,7 +278,7 @@ list_timelines(Inventory *archive, Error *err)
 
 /* As a history says it: false when the timeline is not in it. */
 static bool
-find_parent(const TimelineHistory *history, ArchiveTimeline *timeline)
+parent_in(const TimelineHistory *history, ArchiveTimeline *timeline)
 {
     size_t index = 0;
 
@@ -292,18 +293,13 @@ find_parent(const TimelineHistory *history, ArchiveTimeline *timeline)
     return true;
 }
 
-static void
-find_parents(Inventory *archive)
+void
+inventory_find_parent(const Inventory *archive, ArchiveTimeline *timeline)
 {
-    for (size_t i = 0; i < archive->timeline_count; i++) {
-        ArchiveTimeline *timeline = &archive->timelines[i];
-        bool found =
-            timeline->history != NULL && find_parent(&timeline->history->history, timeline);
+    bool found = timeline->history != NULL && parent_in(&timeline->history->history, timeline);
 
-        for (size_t j = 0; j < archive->history_count && !found; j++)
-            found = archive->histories[j].sound &&
-                    find_parent(&archive->histories[j].history, timeline);
-    }
+    for (size_t i = 0; i < archive->history_count && !found; i++)
+        found = archive->histories[i].sound && parent_in(&archive->histories[i].history, timeline);
 }
 
 /* ---- the whole ---- */
@@ -322,7 +318,8 @@ read_archive(Inventory *archive, DirectoryEntries *entries, const char *director
     archive->system_id = identity.system_id;
     if (!fill(archive, entries, err) || !list_timelines(archive, err))
         return false;
-    find_parents(archive);
+    for (size_t i = 0; i < archive->timeline_count; i++)
+        inventory_find_parent(archive, &archive->timelines[i]);
     return true;
 }
 
