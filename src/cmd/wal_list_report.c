@@ -359,12 +359,7 @@ wal_list_json(const Inventory *archive, const ArchiveCommits *commits, Buf *text
     json_put_text(&json, "pgstow_version", PGSTOW_VERSION);
     json_put_path(&json, "directory", archive->directory);
     json_put_number_if(&json, "segment_size", archive->segment_size != 0, archive->segment_size);
-    /* As a text: programs read large numbers as if they had fractions. */
-    if (archive->system_id != 0)
-        json_put_raw(&json, "system_identifier", "\"%llu\"",
-                     (unsigned long long)archive->system_id);
-    else
-        json_put_null(&json, "system_identifier");
+    json_put_number_if(&json, "system_identifier", archive->system_id != 0, archive->system_id);
     json_array_begin(&json, "timelines");
     for (size_t i = 0; i < archive->timeline_count; i++)
         put_timeline(&json, archive, &archive->timelines[i], commits == NULL ? NULL : &commits[i]);
