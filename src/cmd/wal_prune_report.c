@@ -1,3 +1,4 @@
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -167,6 +168,16 @@ prune_report_result(const PruneReport *report, Buf *text, Error *err)
 
 /* ---- for programs ---- */
 
+/* A text: it is too large for many a reader of JSON. */
+static void
+put_system_id(JsonLine *line, uint64_t system_id)
+{
+    char text[24];
+
+    (void)snprintf(text, sizeof text, "%llu", (unsigned long long)system_id);
+    json_put_text_or_null(line, "system_identifier", system_id == 0 ? NULL : text);
+}
+
 static const char *const kind_names[] = {
     [PRUNE_SEGMENT] = "segment",
     [PRUNE_BACKUP] = "backup_history",
@@ -241,8 +252,7 @@ prune_report_json(const PruneReport *report, Buf *text, Error *err)
     json_put_path(&line, "directory", report->directory);
     json_put_number_if(&line, "segment_size", report->archive->segment_size != 0,
                        report->archive->segment_size);
-    json_put_number_if(&line, "system_identifier", report->archive->system_id != 0,
-                       report->archive->system_id);
+    put_system_id(&line, report->archive->system_id);
     put_needs(&line, report);
     put_files(&line, report);
     json_put_number(&line, "remove_files", goes.files);
