@@ -388,20 +388,22 @@ test_dead_timeline(void **state)
     assert_int_equal(file_of(fixture, "00000002.history")->reason, PRUNE_DEAD_TIMELINE);
 }
 
-/* A server that looks for the newest timeline must not find a gap in the numbers. */
+/* A server that looks for the newest timeline must not find a gap in the numbers, even where nothing
+ * that stays descends from the timeline between. */
 static void
 test_dead_timeline_between(void **state)
 {
     Fixture *fixture = *state;
-    const PruneNeed need = {.what = "b", .timeline = 1, .start = LSN(4)};
+    const PruneNeed need = {.what = "b", .timeline = 2, .start = LSN(4)};
 
-    put_segments(fixture, 1, 1, 5);
-    put_segments(fixture, 3, 5, 6);
-    put_history(fixture, 2, "1@2");
-    put_history(fixture, 3, "1@5");
+    put_segments(fixture, 2, 1, 5);
+    put_segments(fixture, 4, 5, 6);
+    put_history(fixture, 2, "1@1");
+    put_history(fixture, 3, "1@1 2@2");
+    put_history(fixture, 4, "1@1 2@5");
     make_plan(fixture, &need, 1);
-    assert_goes(fixture, "1/1 1/2 1/3");
-    assert_int_equal(file_of(fixture, "00000002.history")->reason, PRUNE_HISTORY);
+    assert_goes(fixture, "2/1 2/2 2/3");
+    assert_int_equal(file_of(fixture, "00000003.history")->reason, PRUNE_HISTORY);
 }
 
 /* Nobody knows what a timeline without its history descends from. */
