@@ -397,4 +397,72 @@ typedef struct ArchiveCheckConfig {
 bool archive_check(const ArchiveCheckConfig *config, ArchiveCheckSummary *ret_summary,
                    Error *err) MUST_USE;
 
+/* ---- fetch: a file for recovery ---- */
+
+typedef struct ArchiveFetch {
+    const char *directory; /* the archive */
+    const char *name;      /* of a segment, a history file, a backup history file */
+    const char *path;      /* where it is wanted; in a pg_wal it must be of that cluster */
+    const char *spool;     /* of archive_prefetch; NULL: there is none */
+    const Stop *stop;      /* may be NULL */
+} ArchiveFetch;
+
+typedef struct ArchiveFetched {
+    bool found;            /* false: the archive truly does not have it */
+    uint64_t system_id;    /* of the cluster that wants it; 0: not known */
+    uint32_t segment_size; /* of a complete segment, which others may follow; 0: it is none */
+    char remark[1024];     /* what whoever recovers should know; "": nothing */
+} ArchiveFetched;
+
+/*
+ * `path` is made anew, under its name only when it is complete and was checked: page headers, every
+ * record that begins in a segment, the cluster; the lines of a history file. It is not synced: the
+ * server does that with what it keeps. Of a segment that is not complete, what is there is padded
+ * with zeros, unless the archive has WAL of a newer timeline instead, or the server itself has as
+ * much. ERR_FORMAT: damaged; ERR_MISMATCH: of another cluster; ERR_SYSTEM and others: cannot tell.
+ */
+bool archive_fetch(const ArchiveFetch *fetch, ArchiveFetched *ret_fetched, Error *err) MUST_USE;
+
+typedef struct ArchivePrefetch {
+    const char *directory;
+    const char *name; /* of the segment before the first */
+    const char *spool;
+    uint64_t system_id;    /* as in ArchiveFetched */
+    uint32_t segment_size; /* likewise */
+    mode_t mode;
+    size_t count;
+    size_t threads;
+} ArchivePrefetch;
+
+/* Makes the spool, and becomes the one who fills it: *ret_lock is a descriptor to keep until it is
+ * done. -1: somebody else is at it, or there is nothing that follows `name`. */
+bool archive_spool_open(const ArchivePrefetch *prefetch, int *ret_lock, Error *err) MUST_USE;
+
+/* Copies and checks the segments that follow, as far as they are there, and removes from the spool
+ * what they are not. One that is damaged is left for archive_fetch to tell. */
+bool archive_prefetch(const ArchivePrefetch *prefetch, int lock, Error *err) MUST_USE;
+
+/* Nobody will want it any more; who fills it stops. Nothing happens when there is none. */
+void archive_spool_remove(const char *spool);
+
+/* ---- push: a file of a server's pg_wal into an archive ---- */
+
+typedef struct ArchivePush {
+    const char *path;        /* of the file; the last part of it is its name */
+    const char *directory;   /* the archive */
+    Compression compression; /* for segments; small files stay as they are */
+    const Stop *stop;        /* may be NULL */
+} ArchivePush;
+
+typedef enum ArchivePushed {
+    ARCHIVE_PUSHED,
+    ARCHIVE_HAD_IT /* the same content, in whatever compression; on disk now if it was not before */
+} ArchivePushed;
+
+/*
+ * On disk under its name when it returns. ERR_FORMAT: it is not what its name says; ERR_MISMATCH:
+ * the archive is of another cluster; EEXIST: it has other content of that name, and both stay.
+ */
+bool archive_push(const ArchivePush *push, ArchivePushed *ret_pushed, Error *err) MUST_USE;
+
 #endif

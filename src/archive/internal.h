@@ -6,6 +6,7 @@
 
 #include <stdatomic.h>
 #include <stdint.h>
+#include <sys/stat.h>
 
 #include "archive/archive.h"
 
@@ -141,5 +142,125 @@ typedef struct SegmentTask {
 /* Free the result in any case. */
 bool archive_segment_check(const SegmentTask *task, SegmentResult *result, Error *err) MUST_USE;
 void segment_result_free(SegmentResult *result);
+
+/* ---- form: under which names a file lies in an archive ---- */
+
+typedef enum WalNameKind {
+    WAL_NAME_SEGMENT,
+    WAL_NAME_PARTIAL,
+    WAL_NAME_HISTORY,
+    WAL_NAME_BACKUP
+} WalNameKind;
+
+/* What a server calls a file of its WAL. */
+typedef struct WalName {
+    const char *name;
+    WalNameKind kind;
+    TimeLineID timeline;    /* WAL_NAME_HISTORY */
+    WalSegmentFile segment; /* SEGMENT and PARTIAL, as if segments had the smallest size */
+} WalName;
+
+/* Strict: exactly such a name, without a suffix of compression. Pure. */
+bool wal_name_parse(const char *name, WalName *ret_name);
+
+/* ERR_USAGE: it is none. */
+bool wal_name_refuse(const char *name, Error *err);
+
+typedef struct ArchiveForm {
+    char *path;
+    CompressionMethod compression;
+    struct stat status;
+} ArchiveForm;
+
+#define ARCHIVE_FORMS_MAX 7
+
+typedef struct ArchiveForms {
+    ArchiveForm forms[ARCHIVE_FORMS_MAX];
+    size_t count; /* 0: it is not there */
+} ArchiveForms;
+
+/* The forms in which a file is there, plain before compressed. Asks for each name that it may have:
+ * how large the directory is does not matter. Free them in any case. */
+bool archive_forms_find(ArchiveForms *forms, const char *directory, const WalName *name,
+                        Error *err) MUST_USE;
+
+/* Those of a segment that is not complete. */
+bool archive_forms_find_partial(ArchiveForms *forms, const char *directory, const WalName *segment,
+                                Error *err) MUST_USE;
+void archive_forms_free(ArchiveForms *forms);
+
+/* ---- claim: a file while it is written, under a name that says so ---- */
+
+typedef struct ClaimedFile {
+    int fd;      /* open for reading and writing */
+    char *path;  /* owned */
+    bool locked; /* false: the file system has no locks */
+    bool ours;   /* and it is to be removed */
+} ClaimedFile;
+
+/* Makes it, or takes over what a process that was killed has left, and empties it. ERR_SYSTEM,
+ * EWOULDBLOCK, when another one is writing it. Owns `path` (NULL: fails, `err` is set already). */
+bool claimed_file_open(ClaimedFile *file, char *path, mode_t mode, Error *err) MUST_USE;
+
+/* It gets its name, in the place of what had it. */
+bool claimed_file_rename(ClaimedFile *file, const char *path, Error *err) MUST_USE;
+
+/* It gets its name, unless something has it: then *ret_exists. */
+bool claimed_file_rename_new(ClaimedFile *file, const char *path, bool *ret_exists,
+                             Error *err) MUST_USE;
+
+/* In any state; one that has no name is removed. */
+void claimed_file_free(ClaimedFile *file);
+
+/* ---- fetch_segment: a segment is copied and checked on the way ---- */
+
+typedef struct SegmentCopy {
+    const char *directory;
+    const WalName *name;     /* of a segment */
+    const ArchiveForm *form; /* complete */
+    uint64_t system_id;      /* of the cluster that wants it; 0: any */
+    const Stop *stop;        /* may be NULL */
+} SegmentCopy;
+
+/* Into `to`. ERR_FORMAT: it is damaged, or no such segment; ERR_MISMATCH: of another cluster. */
+bool segment_copy(const SegmentCopy *copy, ClaimedFile *to, Error *err) MUST_USE;
+
+/* ---- fetch_partial: what is there of a segment that is not complete ---- */
+
+typedef struct PartialSearch {
+    const char *directory;
+    const WalName *name; /* of the segment */
+    const char *local;   /* the segment as the server has it itself, or not; NULL: nobody cares */
+    uint64_t system_id;
+} PartialSearch;
+
+typedef struct PartialFound {
+    bool found;
+    ArchiveForm form; /* borrowed from `forms` */
+    uint32_t segment_size;
+    Lsn end;          /* of its records */
+    char remark[512]; /* why one that is there is not to be taken; "" */
+} PartialFound;
+
+/* The one to hand over, of `forms`. */
+bool partial_choose(const PartialSearch *search, const ArchiveForms *forms, PartialFound *ret_found,
+                    Error *err) MUST_USE;
+
+/* Padded with zeros. */
+bool partial_copy(const PartialFound *found, ClaimedFile *to, const Stop *stop,
+                  Error *err) MUST_USE;
+
+/* ---- spool: segments that were fetched before somebody asks for them ---- */
+
+/* How a segment's copy is called in the spool: it tells which file it was made from, so that it is
+ * of no use once that has changed. Of this boot: what is not synced is not to be trusted longer.
+ * False: there is no name that could be trusted. */
+#define SPOOL_NAME_SIZE 128
+bool spool_name(char name[SPOOL_NAME_SIZE], const WalName *segment, const ArchiveForm *form,
+                uint64_t system_id);
+
+/* It becomes `path`; waits for it if it is just being made. */
+bool spool_take(const char *spool, const char *name, const char *path, const Stop *stop,
+                bool *ret_taken, Error *err) MUST_USE;
 
 #endif

@@ -7,7 +7,9 @@
 #include "cmd/options.h"
 
 extern const Command command_wal_check;
+extern const Command command_wal_get;
 extern const Command command_wal_list;
 extern const Command command_wal_prune;
+extern const Command command_wal_push;
 
 #endif
