@@ -77,7 +77,7 @@ static bool
 find_cluster(Fetch *fetch, Error *err)
 {
     Buf path = BUF_INIT;
-    ControlData control;
+    ControlData control = {.system_id = 0};
     bool ok = true;
 
     if (strcmp(last_part(fetch->parent), "pg_wal") != 0)
@@ -87,8 +87,6 @@ find_cluster(Fetch *fetch, Error *err)
         ok = false;
     else if (access(buf_text(&path), F_OK) == 0)
         ok = read_control(buf_text(&path), fetch->request->stop, &control, err);
-    else
-        control.system_id = 0;
     if (ok)
         fetch->system_id = control.system_id;
     buf_free(&path);
@@ -336,8 +334,8 @@ fetch_other(const Fetch *fetch, ArchiveFetched *fetched, Error *err)
 
 /* ---- nothing ---- */
 
-/* A file that is not there is the end of the archive, and of recovery. An archive that is not there,
- * because its file system is not mounted, must not look the same. */
+/* A file that is not there is the end of the archive, and of recovery. An archive that is not
+ * there, because its file system is not mounted, must not look the same. */
 static bool
 check_archive(const char *directory, Error *err)
 {

@@ -1,7 +1,7 @@
 /*
- * A file of a server's pg_wal into an archive, as archive_command asks for it: the server forgets it
- * once we say that it is there, and asks again, perhaps with the same file, whenever it is not sure
- * that we said so (PostgreSQL: documentation, "Setting Up WAL Archiving").
+ * A file of a server's pg_wal into an archive, as archive_command asks for it: the server forgets
+ * it once we say that it is there, and asks again, perhaps with the same file, whenever it is not
+ * sure that we said so (PostgreSQL: documentation, "Setting Up WAL Archiving").
  *
  *   is it there?  yes, the same: sync it, done    yes, another: refuse
  *   no: NAME.push.tmp, written, synced -> NAME, never over another file -> directory synced

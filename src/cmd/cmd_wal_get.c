@@ -124,8 +124,8 @@ end_quietly(int signo)
     _exit(0);
 }
 
-/* A server that is the first process of its container takes over what others leave behind, and older
- * ones restart when one of those ends with anything but 0 or 1. */
+/* A server that is the first process of its container takes over what others leave behind, and
+ * older ones restart when one of those ends with anything but 0 or 1. */
 static void
 end_quietly_on_signals(void)
 {
