@@ -16,7 +16,6 @@
 
 #include "common/arena.h"
 #include "common/error.h"
-#include "common/runtime.h"
 #include "pgformat/timeline.h"
 #include "segment/segment.h"
 
@@ -404,7 +403,6 @@ typedef struct ArchiveFetch {
     const char *name;      /* of a segment, a history file, a backup history file */
     const char *path;      /* where it is wanted; in a pg_wal it must be of that cluster */
     const char *spool;     /* of archive_prefetch; NULL: there is none */
-    const Stop *stop;      /* may be NULL */
 } ArchiveFetch;
 
 typedef struct ArchiveFetched {
@@ -451,7 +449,6 @@ typedef struct ArchivePush {
     const char *path;        /* of the file; the last part of it is its name */
     const char *directory;   /* the archive */
     Compression compression; /* for segments; small files stay as they are */
-    const Stop *stop;        /* may be NULL */
 } ArchivePush;
 
 typedef enum ArchivePushed {

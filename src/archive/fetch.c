@@ -9,7 +9,6 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,6 +17,7 @@
 
 #include "archive/internal.h"
 #include "common/file.h"
+#include "common/runtime.h"
 #include "pgformat/control.h"
 
 #define TEMP_SUFFIX ".pgstow.tmp"
@@ -55,7 +55,7 @@ load_control(const char *path, ControlData *control, Error *err)
 }
 
 static bool
-read_control(const char *path, const Stop *stop, ControlData *control, Error *err)
+read_control(const char *path, ControlData *control, Error *err)
 {
     for (int i = 1;; i++) {
         Error failure = ERROR_INIT;
@@ -66,8 +66,7 @@ read_control(const char *path, const Stop *stop, ControlData *control, Error *er
             *err = failure;
             return failure.code == ERR_FORMAT ? error_context(err, "file \"%s\"", path) : false;
         }
-        if (!stop_check(stop, err) ||
-            runtime_wait(-1, 0, CONTROL_WAIT_MS, stop, NULL, err) == WAIT_FAILED)
+        if (runtime_wait(-1, 0, CONTROL_WAIT_MS, NULL, NULL, err) == WAIT_FAILED)
             return false;
     }
 }
@@ -86,7 +85,7 @@ find_cluster(Fetch *fetch, Error *err)
                     (int)(last_part(fetch->parent) - fetch->parent), fetch->parent))
         ok = false;
     else if (access(buf_text(&path), F_OK) == 0)
-        ok = read_control(buf_text(&path), fetch->request->stop, &control, err);
+        ok = read_control(buf_text(&path), &control, err);
     if (ok)
         fetch->system_id = control.system_id;
     buf_free(&path);
@@ -161,12 +160,11 @@ fetch_form(const Fetch *fetch, const ArchiveForm *form, Error *err)
     SegmentCopy copy = {.directory = request->directory,
                         .name = &fetch->name,
                         .form = form,
-                        .system_id = fetch->system_id,
-                        .stop = request->stop};
+                        .system_id = fetch->system_id};
     bool taken = false;
 
     if (request->spool != NULL && spool_name(name, &fetch->name, form, fetch->system_id) &&
-        !spool_take(request->spool, name, request->path, request->stop, &taken, err))
+        !spool_take(request->spool, name, request->path, &taken, err))
         return false;
     return taken || write_file(fetch, fill_segment, &copy, err);
 }
@@ -204,17 +202,10 @@ fetch_complete(const Fetch *fetch, const ArchiveForms *forms, ArchiveFetched *fe
 
 /* ---- one that is not complete ---- */
 
-typedef struct PartialFill {
-    const PartialFound *found;
-    const Stop *stop;
-} PartialFill;
-
 static bool
 fill_partial(void *ctx, ClaimedFile *file, Error *err)
 {
-    const PartialFill *fill = ctx;
-
-    return partial_copy(fill->found, file, fill->stop, err);
+    return partial_copy(ctx, file, err);
 }
 
 /* The segment in the server's own pg_wal, unless that is what is to be written. */
@@ -225,11 +216,9 @@ local_path(const Fetch *fetch, Error *err)
 }
 
 static bool
-take_partial(const Fetch *fetch, const PartialFound *found, ArchiveFetched *fetched, Error *err)
+take_partial(const Fetch *fetch, PartialFound *found, ArchiveFetched *fetched, Error *err)
 {
-    PartialFill fill = {.found = found, .stop = fetch->request->stop};
-
-    if (!write_file(fetch, fill_partial, &fill, err))
+    if (!write_file(fetch, fill_partial, found, err))
         return false;
     fetched->found = true;
     (void)snprintf(fetched->remark, sizeof fetched->remark,

@@ -298,16 +298,13 @@ pad(ClaimedFile *to, uint64_t len, Error *err)
 
 /* What can be read: the server tells by itself where WAL ends in it. */
 static bool
-copy_readable(SegmentReader *reader, ClaimedFile *to, uint64_t *ret_len, const Stop *stop,
-              Error *err)
+copy_readable(SegmentReader *reader, ClaimedFile *to, uint64_t *ret_len, Error *err)
 {
     Error odd = ERROR_INIT;
     uint64_t len = 0;
     Span bytes;
 
     do {
-        if (!stop_check(stop, err))
-            return false;
         if (!segment_reader_next(reader, &bytes, &odd)) {
             if (odd.code != ERR_FORMAT) {
                 *err = odd;
@@ -324,14 +321,14 @@ copy_readable(SegmentReader *reader, ClaimedFile *to, uint64_t *ret_len, const S
 }
 
 bool
-partial_copy(const PartialFound *found, ClaimedFile *to, const Stop *stop, Error *err)
+partial_copy(const PartialFound *found, ClaimedFile *to, Error *err)
 {
     const SegmentSource source = {.path = found->form.path,
                                   .compression = found->form.compression,
                                   .segment_size = found->segment_size};
     SegmentReader *reader = segment_reader_open(&source, err);
     uint64_t len;
-    bool ok = reader != NULL && copy_readable(reader, to, &len, stop, err) &&
+    bool ok = reader != NULL && copy_readable(reader, to, &len, err) &&
               pad(to, found->segment_size - len, err);
 
     segment_reader_free(reader);

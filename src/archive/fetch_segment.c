@@ -64,8 +64,6 @@ copy_bytes(const SegmentCopy *copy, SegmentReader *reader, WalParser *parser, Cl
     Span bytes;
 
     do {
-        if (!stop_check(copy->stop, err))
-            return false;
         if (!segment_reader_next(reader, &bytes, err))
             return err->code == ERR_FORMAT
                        ? error_context(err, "\"%s\" is damaged", copy->form->path)

@@ -219,7 +219,6 @@ typedef struct SegmentCopy {
     const WalName *name;     /* of a segment */
     const ArchiveForm *form; /* complete */
     uint64_t system_id;      /* of the cluster that wants it; 0: any */
-    const Stop *stop;        /* may be NULL */
 } SegmentCopy;
 
 /* Into `to`. ERR_FORMAT: it is damaged, or no such segment; ERR_MISMATCH: of another cluster. */
@@ -247,8 +246,7 @@ bool partial_choose(const PartialSearch *search, const ArchiveForms *forms, Part
                     Error *err) MUST_USE;
 
 /* Padded with zeros. */
-bool partial_copy(const PartialFound *found, ClaimedFile *to, const Stop *stop,
-                  Error *err) MUST_USE;
+bool partial_copy(const PartialFound *found, ClaimedFile *to, Error *err) MUST_USE;
 
 /* ---- spool: segments that were fetched before somebody asks for them ---- */
 
@@ -260,7 +258,7 @@ bool spool_name(char name[SPOOL_NAME_SIZE], const WalName *segment, const Archiv
                 uint64_t system_id);
 
 /* It becomes `path`; waits for it if it is just being made. */
-bool spool_take(const char *spool, const char *name, const char *path, const Stop *stop,
-                bool *ret_taken, Error *err) MUST_USE;
+bool spool_take(const char *spool, const char *name, const char *path, bool *ret_taken,
+                Error *err) MUST_USE;
 
 #endif

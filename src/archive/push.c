@@ -183,8 +183,6 @@ compare_segment(const Push *push, SegmentReader *reader, bool *ret_same, Error *
 
     do {
         *ret_same = false;
-        if (!stop_check(push->request->stop, err))
-            return false;
         if (!segment_reader_next(reader, &bytes, odd))
             return true;
         if (!compare_bytes(push, bytes, ret_same, err))
@@ -318,8 +316,7 @@ temp_path(const Push *push, Error *err)
 static Sink *
 writer_new(const Push *push, const ClaimedFile *file, Error *err)
 {
-    const FileSinkConfig config = {
-        .fd = file->fd, .fd_name = file->path, .sync = SYNC_NONE, .stop = push->request->stop};
+    const FileSinkConfig config = {.fd = file->fd, .fd_name = file->path, .sync = SYNC_NONE};
     Compression compression = *own_compression(push);
 
     compression.frame = COMPRESSION_FRAME_BLOCKS; /* all segments have one size */
@@ -335,8 +332,7 @@ write_content(const Push *push, Sink *sink, Error *err)
         size_t want = left < PIECE_SIZE ? (size_t)left : PIECE_SIZE;
         size_t got;
 
-        if (!stop_check(push->request->stop, err) ||
-            !file_read(push->fd, push->buffer, want, push->request->path, &got, err))
+        if (!file_read(push->fd, push->buffer, want, push->request->path, &got, err))
             return false;
         if (got < want)
             return error_set(err, ERR_FORMAT, "\"%s\" has become shorter than %llu bytes",

@@ -74,24 +74,15 @@ temp_path(const char *spool, const char *name, Error *err)
 /* ---- taking ---- */
 
 /* Until it is made, or was given up: whoever makes it holds its lock. */
-static bool
-await_temp(const char *path, const Stop *stop, Error *err)
+static void
+await_temp(const char *path)
 {
-    Error gone = ERROR_INIT;
+    Error gone = ERROR_INIT; /* nobody is making it, or its name is being given */
     int fd = file_open(path, O_RDONLY | O_NONBLOCK, 0, &gone);
 
-    if (fd < 0)
-        return true; /* nobody is making it, or its name is being given */
-    while (flock(fd, LOCK_SH) != 0) {
-        if (errno != EINTR)
-            break;
-        if (!stop_check(stop, err)) {
-            file_close_quietly(fd);
-            return false;
-        }
-    }
+    while (fd >= 0 && flock(fd, LOCK_SH) != 0 && errno == EINTR)
+        ;
     file_close_quietly(fd);
-    return true;
 }
 
 static bool
@@ -108,15 +99,16 @@ rename_from(const char *from, const char *path, bool *ret_taken, Error *err)
 }
 
 bool
-spool_take(const char *spool, const char *name, const char *path, const Stop *stop, bool *ret_taken,
-           Error *err)
+spool_take(const char *spool, const char *name, const char *path, bool *ret_taken, Error *err)
 {
     char *ready = path_join(spool, name, err);
     char *temp = temp_path(spool, name, err);
-    bool ok =
-        ready != NULL && temp != NULL && rename_from(ready, path, ret_taken, err) &&
-        (*ret_taken || (await_temp(temp, stop, err) && rename_from(ready, path, ret_taken, err)));
+    bool ok = ready != NULL && temp != NULL && rename_from(ready, path, ret_taken, err);
 
+    if (ok && !*ret_taken) {
+        await_temp(temp);
+        ok = rename_from(ready, path, ret_taken, err);
+    }
     free(temp);
     free(ready);
     return ok;

@@ -4,7 +4,8 @@
  * What a server makes of its status (RestoreArchivedFile in access/transam/xlogarchive.c): any up
  * to 125 but 0 means that the archive does not have the file, at which recovery ends and the server
  * becomes a primary. Only that ends with 1 here. A status above 125, and the end by a signal, stop
- * recovery; SIGTERM, and 143, which a shell makes of it, are how the server itself ends us.
+ * recovery; SIGTERM, and 143, which a shell makes of it, are how the server itself ends us. So
+ * signals just end us, at once: what we leave has one name, and is taken over by the next run.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -17,7 +18,6 @@
 
 #include "archive/archive.h"
 #include "cmd/log.h"
-#include "cmd/signals.h"
 #include "cmd/wal_cmd.h"
 #include "common/file.h"
 #include "common/pgtypes.h"
@@ -201,11 +201,8 @@ fetch_ahead(const Request *request)
 /* ---- the command ---- */
 
 static bool
-get(void *ctx, Stop *stop, Error *err)
+get(Request *request, Error *err)
 {
-    Request *request = ctx;
-
-    request->fetch.stop = stop;
     return find_spool(request, err) && archive_fetch(&request->fetch, &request->fetched, err);
 }
 
@@ -230,9 +227,11 @@ run_request(Request *request)
 {
     Error err = ERROR_INIT;
 
-    if (signals_run(get, request, IGNORED_HUP_ONLY, &err))
+    /* A reader of our messages that goes away is no trouble. */
+    (void)signal(SIGPIPE, SIG_IGN);
+    if (get(request, &err))
         return conclude(request);
-    signals_show_failure(&err);
+    log_failure(&err);
     return err.code == ERR_FORMAT || err.code == ERR_MISMATCH ? STATUS_UNFIT : STATUS_TROUBLE;
 }
 
@@ -255,8 +254,6 @@ run(const Command *command, int argc, char **argv)
         break;
     }
     free(request.spool);
-    if (status > STATUS_MISSING)
-        signals_reraise();
     return status;
 }
 

@@ -1,12 +1,14 @@
 /*
  * pgstow wal push: an archive_command.
  *
- * The server keeps and tries again what does not end with 0.
+ * The server keeps and tries again what does not end with 0. Signals end us at once: what we leave
+ * has one name, and is taken over when the server tries again.
  */
+#include <signal.h>
+
 #include "archive/archive.h"
 #include "cmd/compress_option.h"
 #include "cmd/log.h"
-#include "cmd/signals.h"
 #include "cmd/wal_cmd.h"
 
 static const Option options[] = {
@@ -42,24 +44,17 @@ take_arguments(Request *request, int count, char **rest)
     return compress_option_parse(&request->compress, &request->push.compression);
 }
 
-static bool
-push(void *ctx, Stop *stop, Error *err)
-{
-    Request *request = ctx;
-    ArchivePushed pushed;
-
-    request->push.stop = stop;
-    return archive_push(&request->push, &pushed, err);
-}
-
 static int
-run_request(Request *request)
+run_request(const Request *request)
 {
     Error err = ERROR_INIT;
+    ArchivePushed pushed;
 
-    if (signals_run(push, request, IGNORED_HUP_ONLY, &err))
+    /* A reader of our messages that goes away is no trouble. */
+    (void)signal(SIGPIPE, SIG_IGN);
+    if (archive_push(&request->push, &pushed, &err))
         return 0;
-    signals_show_failure(&err);
+    log_failure(&err);
     return 1;
 }
 
@@ -83,8 +78,6 @@ run(const Command *command, int argc, char **argv)
         break;
     }
     compress_option_free(&request.compress);
-    if (status != 0)
-        signals_reraise();
     return status;
 }
 

@@ -319,9 +319,12 @@ class Server:
         self._request_recovery(data_dir, standby=True, primary_conninfo=self.conninfo())
         return self.start_copy(data_dir, **settings)
 
-    def start_recovered(self, data_dir, archive, **settings):
-        """Starts a server on a restored backup after recovery with all the WAL in a directory."""
-        self._request_recovery(data_dir, restore_command=f'cp "{archive}/%f" "%p"')
+    def start_recovered(self, data_dir, archive, restore_command=None, **settings):
+        """Starts a server on a restored backup after recovery with all the WAL in a directory, which
+        it gets with `cp` or another command.
+        """
+        command = restore_command or f'cp "{archive}/%f" "%p"'
+        self._request_recovery(data_dir, restore_command=command)
         copy = self.start_copy(data_dir, **settings)
         try:
             copy.wait_for("NOT pg_is_in_recovery()")

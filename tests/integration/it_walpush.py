@@ -1,0 +1,188 @@
+"""`pgstow wal push` as the archive_command of real servers: what they were told is archived is there,
+as it was, whatever happened meanwhile.
+"""
+
+import contextlib
+import re
+import shutil
+import signal
+import time
+import unittest
+from pathlib import Path
+
+from harness import (
+    Background,
+    ScratchDir,
+    Server,
+    for_each_major,
+    pgstow,
+    run,
+    small_filesystem,
+    wait_until,
+)
+from harness.filesystem import fill
+from harness.run import pgstow_path
+from harness.wal import keep_wal
+
+PROGRAM = pgstow_path()
+KILLS = 20
+SEGMENT_NAME = re.compile(r"[0-9A-F]{24}")
+
+
+def segment_size_args(major):
+    return ["--wal-segsize=1"] if major >= 11 else []
+
+
+class PushTestCase(unittest.TestCase):
+    def setUp(self):
+        super().setUp()
+        self.scratch = self.enterContext(ScratchDir())
+        self.archive = self.scratch / "archive"
+        run(["mkdir", self.archive]).check()
+
+    def start(self, *options, archive=None, **settings):
+        """A server that keeps its WAL, so that the archive can be compared with it."""
+        command = " ".join(map(str, [PROGRAM, "wal", "push", *options, "%p",
+                                     archive or self.archive]))
+        return self.enterContext(Server(
+            self.major, initdb_args=segment_size_args(self.major), archive_mode="on",
+            archive_command=command, **keep_wal(self.major) | settings))
+
+    @staticmethod
+    def write(server, segments=1):
+        for _ in range(segments):
+            server.sql("CREATE TABLE IF NOT EXISTS t (i int, t text); INSERT INTO t"
+                       " SELECT g, md5(g::text) FROM generate_series(1, 2000) g;"
+                       " SELECT pg_switch_wal()")
+
+    @staticmethod
+    def await_archiver(server, timeout=60):
+        last = server.value("SELECT pg_walfile_name(pg_current_wal_lsn() - 1)")
+        server.wait_for(f"(SELECT last_archived_wal >= '{last}' FROM pg_stat_archiver)",
+                        timeout=timeout)
+
+    def assert_archived(self, server, archive=None):
+        """All that the server has marked as archived is in the archive as it is in pg_wal."""
+        wal = server.data_dir / "pg_wal"
+        done = [path.name[:-5] for path in (wal / "archive_status").glob("*.done")]
+        self.assertTrue(done)
+        got = self.scratch / "got"
+        for name in done:
+            pgstow("wal", "get", "--prefetch=0", archive or self.archive, name, got).check()
+            self.assertEqual(got.read_bytes(), (wal / name).read_bytes(), name)
+            got.unlink()
+        return done
+
+    @staticmethod
+    def leftovers(archive):
+        return [path.name for path in archive.iterdir() if path.name.endswith(".tmp")]
+
+
+@for_each_major()
+class Archiving(PushTestCase):
+    def test_under_load(self):
+        """Also the history file and the partial segment of a promotion, and a backup's history."""
+        server = self.start("-Z", "zstd" if self.major % 2 else "lz4")
+        server.pgbench_init()
+        base = self.scratch / "base"
+        with server.pgbench_load() as load:
+            load.wait_transactions(300)
+            pgstow("basebackup", "-D", base, "-c", "fast", env=server.env()).check()
+            self.write(server, 3)
+            load.stop()
+        self.await_archiver(server)
+        done = self.assert_archived(server)
+        self.assertTrue([name for name in done if name.endswith(".backup")])
+        self.assertEqual(self.leftovers(self.archive), [])
+        self.assertEqual(server.value("SELECT failed_count FROM pg_stat_archiver"), "0")
+
+        with server.start_standby(base) as standby:
+            position = server.value("SELECT pg_current_wal_flush_lsn()")
+            standby.wait_for(f"pg_last_wal_replay_lsn() >= '{position}'")
+            server.stop()
+            standby.promote()
+            standby.wait_for("(SELECT count(*) > 0 FROM pg_stat_archiver"
+                             " WHERE last_archived_wal LIKE '00000002%')")
+            self.write(standby)
+            self.await_archiver(standby)
+            names = {path.name for path in self.archive.iterdir()}
+            self.assertIn("00000002.history", names)
+            self.assertTrue([name for name in names if name.endswith(".partial")], names)
+            self.assert_archived(standby)
+
+
+@for_each_major(since=15)
+class Trouble(PushTestCase):
+    def test_killed(self):
+        """At any moment: what the server was told is there, and it goes on by itself."""
+        server = self.start("-Z", "gzip:9")
+        for _ in range(KILLS):
+            self.write(server)
+            with contextlib.suppress(TimeoutError):
+                wait_until(lambda: self.kill_push(server), "a push", timeout=1)
+        self.await_archiver(server)
+        self.assert_archived(server)
+        self.assertEqual(self.leftovers(self.archive), [])
+
+    def kill_push(self, server):
+        """Kills one that runs; whether there was one."""
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            with contextlib.suppress(OSError):
+                words = path.read_bytes().split(b"\0")
+                if words[0] == bytes(PROGRAM) and bytes(self.archive) in words:
+                    run(["kill", "-KILL", path.parent.name])
+                    return True
+        return False
+
+    def test_full(self):
+        with small_filesystem(self, "24M") as disk:
+            server = self.start(archive=disk)
+            fill(disk / "filler", leaving=300000)
+            self.write(server, 2)
+            server.wait_for("(SELECT failed_count > 1 FROM pg_stat_archiver)")
+            self.assertIn("No space left on device", server.log())
+            self.assertEqual([path.name for path in disk.iterdir()], ["filler"])
+            (disk / "filler").unlink()
+            self.await_archiver(server)
+            self.assert_archived(server, disk)
+
+    def test_crash(self):
+        """A server that has lost its notes archives everything once more."""
+        server = self.start("-Z", "lz4")
+        self.write(server, 4)
+        self.await_archiver(server)
+        server.kill()
+        status = server.data_dir / "pg_wal" / "archive_status"
+        forgotten = sorted(status.glob("*.done"))
+        for path in forgotten:
+            run(["mv", path, path.with_suffix(".ready")]).check()
+        before = {path.name: path.stat().st_ino for path in self.archive.iterdir()}
+        # In another compression than before.
+        server.configure(archive_command=f"{PROGRAM} wal push -Z gzip %p {self.archive}")
+        server.start()
+        wait_until(lambda: all(path.exists() for path in forgotten), "all is archived again")
+        after = {path.name: path.stat().st_ino for path in self.archive.iterdir()}
+        self.assertEqual({name: after.get(name) for name in before}, before)
+        self.assertEqual(len(forgotten), len([name for name in before]))
+
+    def test_other_content(self):
+        """Of another server, say: both stay, and the server keeps its own."""
+        server = self.start()
+        self.write(server)
+        self.await_archiver(server)
+        name = server.value("SELECT pg_walfile_name(pg_current_wal_lsn())")
+        other = self.archive / name
+        other.write_bytes(bytes(1 << 20))
+        other.chmod(0o644)
+        self.write(server)
+        server.wait_for("(SELECT failed_count > 0 FROM pg_stat_archiver)")
+        self.assertRegex(server.log(), f'could not archive ".*{name}": ".*{name}" has other content')
+        self.assertEqual(other.read_bytes(), bytes(1 << 20))
+        self.assertTrue((server.data_dir / "pg_wal" / "archive_status" / f"{name}.ready").exists())
+        other.unlink()
+        self.await_archiver(server)
+        self.assert_archived(server)
+
+
+if __name__ == "__main__":
+    unittest.main()
