@@ -73,7 +73,13 @@ static bool
 open_once(ClaimedFile *file, bool *ret_has, Error *err)
 {
     file->fd = file_open(file->path, O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK, 0600, err);
-    return file->fd >= 0 && lock(file, err) && still_has_name(file, ret_has, err);
+    if (file->fd < 0 || !lock(file, err))
+        return false;
+    file->ours = true;
+    if (!still_has_name(file, ret_has, err))
+        return false;
+    file->ours = *ret_has;
+    return true;
 }
 
 static bool
@@ -87,7 +93,6 @@ open_claimed(ClaimedFile *file, mode_t mode, Error *err)
         if (!open_once(file, &has, err))
             return false;
     }
-    file->ours = true;
     if (ftruncate(file->fd, 0) != 0)
         return error_set_errno(err, errno, "could not truncate file \"%s\"", file->path);
     if (fchmod(file->fd, mode) != 0)

@@ -234,6 +234,7 @@ fetch_partial(const Fetch *fetch, const ArchiveForms *forms, ArchiveFetched *fet
     const PartialSearch search = {
         .directory = fetch->request->directory,
         .name = &fetch->name,
+        .by_name = fetch->name.kind == WAL_NAME_PARTIAL,
         .local = strcmp(last_part(fetch->request->path), fetch->name.name) == 0 ? NULL : local,
         .system_id = fetch->system_id,
     };
@@ -250,21 +251,42 @@ fetch_partial(const Fetch *fetch, const ArchiveForms *forms, ArchiveFetched *fet
 }
 
 static bool
-fetch_segment(const Fetch *fetch, ArchiveFetched *fetched, Error *err)
+fetch_any_partial(const Fetch *fetch, ArchiveFetched *fetched, Error *err)
 {
-    const char *directory = fetch->request->directory;
     ArchiveForms forms;
-    bool ok = archive_forms_find(&forms, directory, &fetch->name, err);
+    bool ok = archive_forms_find_partial(&forms, fetch->request->directory, &fetch->name, err) &&
+              (forms.count == 0 || fetch_partial(fetch, &forms, fetched, err));
 
-    if (ok && forms.count > 0) {
-        ok = fetch_complete(fetch, &forms, fetched, err);
-    } else if (ok) {
-        archive_forms_free(&forms);
-        ok = archive_forms_find_partial(&forms, directory, &fetch->name, err) &&
-             (forms.count == 0 || fetch_partial(fetch, &forms, fetched, err));
-    }
     archive_forms_free(&forms);
     return ok;
+}
+
+static bool
+fetch_segment(const Fetch *fetch, ArchiveFetched *fetched, Error *err)
+{
+    ArchiveForms forms;
+    bool ok = archive_forms_find(&forms, fetch->request->directory, &fetch->name, err);
+
+    if (ok && forms.count > 0)
+        ok = fetch_complete(fetch, &forms, fetched, err);
+    else if (ok)
+        ok = fetch_any_partial(fetch, fetched, err);
+    archive_forms_free(&forms);
+    return ok;
+}
+
+/* By its own name, which no server does: as it is, whatever else there is. */
+static bool
+fetch_named_partial(const Fetch *fetch, ArchiveFetched *fetched, Error *err)
+{
+    char segment[WAL_SEGMENT_FILE_SIZE];
+    WalSegmentFile complete = fetch->name.segment;
+    Fetch of_segment = *fetch;
+
+    complete.partial = false;
+    wal_segment_file_name(segment, &complete, WAL_SEGMENT_SIZE_MIN);
+    of_segment.name.name = segment;
+    return fetch_any_partial(&of_segment, fetched, err);
 }
 
 /* ---- other files ---- */
@@ -291,11 +313,12 @@ fill_content(void *ctx, ClaimedFile *file, Error *err)
 }
 
 static bool
-fetch_content(const Fetch *fetch, const ArchiveForm *form, uint64_t limit, Error *err)
+fetch_content(const Fetch *fetch, const ArchiveForm *form, Error *err)
 {
     Buf content = BUF_INIT;
-    bool ok = archive_file_load(form->path, form->compression, limit, &content, err) &&
-              check_content(fetch, (Span){.data = content.data, .len = content.len}, err);
+    bool ok =
+        archive_file_load(form->path, form->compression, ARCHIVE_HISTORY_MAX, &content, err) &&
+        check_content(fetch, (Span){.data = content.data, .len = content.len}, err);
 
     if (!ok && err->code == ERR_FORMAT)
         (void)error_context(err, "\"%s\" is damaged", form->path);
@@ -304,17 +327,15 @@ fetch_content(const Fetch *fetch, const ArchiveForm *form, uint64_t limit, Error
     return ok;
 }
 
-/* History files and backup history files; and a partial segment that is asked for by its name. */
+/* History files and backup history files. */
 static bool
 fetch_other(const Fetch *fetch, ArchiveFetched *fetched, Error *err)
 {
-    const uint64_t limit =
-        fetch->name.kind == WAL_NAME_PARTIAL ? WAL_SEGMENT_SIZE_MAX : ARCHIVE_HISTORY_MAX;
     ArchiveForms forms;
     bool ok = archive_forms_find(&forms, fetch->request->directory, &fetch->name, err);
 
     if (ok && forms.count > 0) {
-        ok = fetch_content(fetch, &forms.forms[0], limit, err);
+        ok = fetch_content(fetch, &forms.forms[0], err);
         fetched->found = ok;
     }
     archive_forms_free(&forms);
@@ -358,6 +379,8 @@ fetch_it(Fetch *fetch, ArchiveFetched *fetched, Error *err)
     fetched->system_id = fetch->system_id;
     if (fetch->name.kind == WAL_NAME_SEGMENT)
         return fetch_segment(fetch, fetched, err);
+    if (fetch->name.kind == WAL_NAME_PARTIAL)
+        return fetch_named_partial(fetch, fetched, err);
     return fetch_other(fetch, fetched, err);
 }
 

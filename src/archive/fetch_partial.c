@@ -268,10 +268,10 @@ partial_choose(const PartialSearch *search, const ArchiveForms *forms, PartialFo
     *ret_found = (PartialFound){.found = false};
     if (!find_best(search, forms, ret_found, &best, err))
         return false;
-    if (!ret_found->found)
-        return true;
     ret_found->segment_size = best.header.segment_size;
     ret_found->end = best.end;
+    if (!ret_found->found || search->by_name)
+        return true;
     if (!look_for_newer(search, &best, ret_found, err) ||
         (ret_found->remark[0] == '\0' && !look_at_local(search, &best, ret_found, err)))
         return false;

@@ -231,6 +231,7 @@ typedef struct PartialSearch {
     const WalName *name; /* of the segment */
     const char *local;   /* the segment as the server has it itself, or not; NULL: nobody cares */
     uint64_t system_id;
+    bool by_name; /* it is a partial one that was asked for: it is no matter what else there is */
 } PartialSearch;
 
 typedef struct PartialFound {

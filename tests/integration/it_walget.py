@@ -73,8 +73,10 @@ class RecoveryTestCase(unittest.TestCase):
         pgstow("basebackup", "-D", cls.base, "-c", "fast", env=cls.server.env()).check()
         for number in range(6):
             cls.server.sql(f"CREATE TABLE t{number} AS SELECT g, repeat(md5(g::text), 20) AS text"
-                           " FROM generate_series(1, 1000) g; SELECT pg_switch_wal()")
-        cls.await_archiver()
+                           " FROM generate_series(1, 1000) g")
+            last = cls.server.value("SELECT pg_walfile_name(pg_switch_wal())")
+        cls.server.wait_for("EXISTS (SELECT FROM pg_stat_archiver"
+                            f" WHERE last_archived_wal >= '{last}')")
         cls.archived = cls.segments()
         cls.server.sql("CREATE TABLE last AS SELECT 'only in the last segment' AS commit")
 
@@ -82,11 +84,6 @@ class RecoveryTestCase(unittest.TestCase):
     def make_directory(cls, name):
         run(["mkdir", cls.scratch / name]).check()
         return cls.scratch / name
-
-    @classmethod
-    def await_archiver(cls):
-        last = "pg_walfile_name(pg_current_wal_lsn() - 1)"
-        cls.server.wait_for(f"(SELECT last_archived_wal >= {last} FROM pg_stat_archiver)")
 
     @classmethod
     def segments(cls):

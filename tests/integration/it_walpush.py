@@ -3,12 +3,9 @@ as it was, whatever happened meanwhile.
 """
 
 import contextlib
-import re
-import shutil
 import signal
 import time
 import unittest
-from pathlib import Path
 
 from harness import (
     Background,
@@ -26,7 +23,7 @@ from harness.wal import keep_wal
 
 PROGRAM = pgstow_path()
 KILLS = 20
-SEGMENT_NAME = re.compile(r"[0-9A-F]{24}")
+LONGEST_PUSH = 0.06
 
 
 def segment_size_args(major):
@@ -50,16 +47,17 @@ class PushTestCase(unittest.TestCase):
 
     @staticmethod
     def write(server, segments=1):
+        """Returns the name of the last segment that this has filled."""
         for _ in range(segments):
             server.sql("CREATE TABLE IF NOT EXISTS t (i int, t text); INSERT INTO t"
-                       " SELECT g, md5(g::text) FROM generate_series(1, 2000) g;"
-                       " SELECT pg_switch_wal()")
+                       " SELECT g, md5(g::text) FROM generate_series(1, 2000) g")
+            last = server.value("SELECT pg_walfile_name(pg_switch_wal())")
+        return last
 
     @staticmethod
-    def await_archiver(server, timeout=60):
-        last = server.value("SELECT pg_walfile_name(pg_current_wal_lsn() - 1)")
-        server.wait_for(f"(SELECT last_archived_wal >= '{last}' FROM pg_stat_archiver)",
-                        timeout=timeout)
+    def await_archiver(server, last):
+        server.wait_for("EXISTS (SELECT FROM pg_stat_archiver"
+                        f" WHERE last_archived_wal >= '{last}')")
 
     def assert_archived(self, server, archive=None):
         """All that the server has marked as archived is in the archive as it is in pg_wal."""
@@ -88,9 +86,9 @@ class Archiving(PushTestCase):
         with server.pgbench_load() as load:
             load.wait_transactions(300)
             pgstow("basebackup", "-D", base, "-c", "fast", env=server.env()).check()
-            self.write(server, 3)
+            last = self.write(server, 3)
             load.stop()
-        self.await_archiver(server)
+        self.await_archiver(server, last)
         done = self.assert_archived(server)
         self.assertTrue([name for name in done if name.endswith(".backup")])
         self.assertEqual(self.leftovers(self.archive), [])
@@ -101,10 +99,7 @@ class Archiving(PushTestCase):
             standby.wait_for(f"pg_last_wal_replay_lsn() >= '{position}'")
             server.stop()
             standby.promote()
-            standby.wait_for("(SELECT count(*) > 0 FROM pg_stat_archiver"
-                             " WHERE last_archived_wal LIKE '00000002%')")
-            self.write(standby)
-            self.await_archiver(standby)
+            self.await_archiver(standby, self.write(standby))
             names = {path.name for path in self.archive.iterdir()}
             self.assertIn("00000002.history", names)
             self.assertTrue([name for name in names if name.endswith(".partial")], names)
@@ -114,43 +109,47 @@ class Archiving(PushTestCase):
 @for_each_major(since=15)
 class Trouble(PushTestCase):
     def test_killed(self):
-        """At any moment: what the server was told is there, and it goes on by itself."""
-        server = self.start("-Z", "gzip:9")
-        for _ in range(KILLS):
-            self.write(server)
+        """At any moment: there is all of it or nothing, and trying again is enough."""
+        server = self.start()
+        self.await_archiver(server, self.write(server))
+        [name, *_] = sorted(path.name for path in self.archive.iterdir())
+        wal = server.data_dir / "pg_wal" / name
+        whole = 0
+        for number in range(KILLS):
+            target = self.scratch / f"archive{number}"
+            run(["mkdir", target]).check()
+            (target / "stray").touch()
+            push = [PROGRAM, "wal", "push", "-Z", "gzip:9", wal, target]
+            process = Background(push)
+            killed_at = LONGEST_PUSH * number / KILLS
             with contextlib.suppress(TimeoutError):
-                wait_until(lambda: self.kill_push(server), "a push", timeout=1)
-        self.await_archiver(server)
-        self.assert_archived(server)
-        self.assertEqual(self.leftovers(self.archive), [])
-
-    def kill_push(self, server):
-        """Kills one that runs; whether there was one."""
-        for path in Path("/proc").glob("[0-9]*/cmdline"):
-            with contextlib.suppress(OSError):
-                words = path.read_bytes().split(b"\0")
-                if words[0] == bytes(PROGRAM) and bytes(self.archive) in words:
-                    run(["kill", "-KILL", path.parent.name])
-                    return True
-        return False
+                wait_until(lambda at=time.monotonic() + killed_at: time.monotonic() > at, "", 1)
+            process.stop(signal.SIGKILL)
+            got = pgstow("wal", "get", "--prefetch=0", target, name, self.scratch / "got")
+            self.assertIn(got.rc, (0, 1), got)
+            whole += got.rc == 0
+            run(push).check()
+            pgstow("wal", "get", target, name, self.scratch / "got").check()
+            self.assertEqual((self.scratch / "got").read_bytes(), wal.read_bytes())
+            self.assertEqual(self.leftovers(target), [])
+        self.assertLess(whole, KILLS)
 
     def test_full(self):
         with small_filesystem(self, "24M") as disk:
             server = self.start(archive=disk)
             fill(disk / "filler", leaving=300000)
             self.write(server, 2)
-            server.wait_for("(SELECT failed_count > 1 FROM pg_stat_archiver)")
+            server.wait_for("EXISTS (SELECT FROM pg_stat_archiver WHERE failed_count > 1)")
             self.assertIn("No space left on device", server.log())
             self.assertEqual([path.name for path in disk.iterdir()], ["filler"])
             (disk / "filler").unlink()
-            self.await_archiver(server)
+            self.await_archiver(server, self.write(server))
             self.assert_archived(server, disk)
 
     def test_crash(self):
         """A server that has lost its notes archives everything once more."""
         server = self.start("-Z", "lz4")
-        self.write(server, 4)
-        self.await_archiver(server)
+        self.await_archiver(server, self.write(server, 4))
         server.kill()
         status = server.data_dir / "pg_wal" / "archive_status"
         forgotten = sorted(status.glob("*.done"))
@@ -168,19 +167,19 @@ class Trouble(PushTestCase):
     def test_other_content(self):
         """Of another server, say: both stay, and the server keeps its own."""
         server = self.start()
-        self.write(server)
-        self.await_archiver(server)
+        self.await_archiver(server, self.write(server))
+        server.sql("CREATE TABLE something_new ()")
         name = server.value("SELECT pg_walfile_name(pg_current_wal_lsn())")
         other = self.archive / name
         other.write_bytes(bytes(1 << 20))
         other.chmod(0o644)
         self.write(server)
-        server.wait_for("(SELECT failed_count > 0 FROM pg_stat_archiver)")
+        server.wait_for("EXISTS (SELECT FROM pg_stat_archiver WHERE failed_count > 0)")
         self.assertRegex(server.log(), f'could not archive ".*{name}": ".*{name}" has other content')
         self.assertEqual(other.read_bytes(), bytes(1 << 20))
         self.assertTrue((server.data_dir / "pg_wal" / "archive_status" / f"{name}.ready").exists())
         other.unlink()
-        self.await_archiver(server)
+        self.await_archiver(server, self.write(server))
         self.assert_archived(server)
 
 

@@ -461,8 +461,8 @@ test_small_files(void **state)
     }
     served_put(here, "archive/" SEGMENT_3 ".00000028.backup", COMPRESSION_NONE, span_of("START"));
     assert_served(here, SEGMENT_3 ".00000028.backup", span_of("START"));
-    served_put(here, "archive/" SEGMENT_3 ".partial", COMPRESSION_NONE, span_of("as it is"));
-    assert_served(here, SEGMENT_3 ".partial", span_of("as it is"));
+    served_put(here, "archive/" SEGMENT_3 ".lz4.partial", COMPRESSION_LZ4, served_segment(here, 3));
+    assert_served(here, SEGMENT_3 ".partial", served_segment(here, 3));
     temp_dir_write(&here->dir, "archive/0000000A.history", "", 0);
     assert_served(here, "0000000A.history", span_of(""));
 }
