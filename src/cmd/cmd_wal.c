@@ -17,8 +17,8 @@
  */
 #define STATUS_NO_COMMAND 127
 
-static const Command *const subcommands[] = {&command_wal_check, &command_wal_get, &command_wal_list,
-                                             &command_wal_prune, &command_wal_push};
+static const Command *const subcommands[] = {
+    &command_wal_check, &command_wal_get, &command_wal_list, &command_wal_prune, &command_wal_push};
 
 #define SUBCOMMAND_COUNT (sizeof subcommands / sizeof subcommands[0])
 
