@@ -9,9 +9,8 @@
  *   elsewhere      discard
  *
  * What stands in front of the handoff runs in the thread that receives: it costs a small part of
- * what the server needs to send. Compressing and the disk are behind it. A durable extract writes
- * with threads of its own and has no handoff in front of it, which would only copy what it copies;
- * one that does not sync writes into the page cache itself.
+ * what the server needs to send. Compressing and the disk are behind it. extract writes with threads
+ * of its own and has no handoff in front of it, which would only copy what it copies.
  */
 #include <unistd.h>
 
@@ -129,12 +128,10 @@ add_recovery(Sink *next, const ChainConfig *config, Error *err)
 }
 
 static Sink *
-plain_chain(const ChainConfig *config, Sink **ret_handoff, Error *err)
+plain_chain(const ChainConfig *config, Error *err)
 {
     Sink *sink = directories(config, err);
 
-    if (config->options->sync == SYNC_NONE)
-        sink = add_handoff(sink, config, ret_handoff, err);
     sink = add_recovery(sink, config, err);
     sink = add_checks(sink, config, err);
     return add_parser(add_guard(sink, config, err), config, err);
@@ -176,7 +173,7 @@ chain_new(const ChainConfig *config, Sink **ret_handoff, Error *err)
     if (config->plan->to_server)
         return discard_new(err);
     if (config->plan->format == FORMAT_PLAIN)
-        return plain_chain(config, ret_handoff, err);
+        return plain_chain(config, err);
     if (config->plan->rewrite)
         return rewriting_chain(config, ret_handoff, err);
     return copying_chain(config, ret_handoff, err);

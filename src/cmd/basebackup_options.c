@@ -630,7 +630,7 @@ backup_request_read(BackupRequest *request, const Command *command, int argc, ch
     *request = (BackupRequest){
         .backup = {.wal_method = WAL_STREAM,
                    .label = "pg_basebackup base backup",
-                   .sync = SYNC_FSYNC,
+                   .sync = SYNC_BEST,
                    .status_interval_ms = 10000},
         .conn = {.progname = log_progname(), .ask_password = connect_ask_password},
     };

@@ -10,8 +10,8 @@
  * The content of pg_wal may have a root of its own. The link that leads there is the caller's and
  * not followed: entries below pg_wal are resolved from that root.
  *
- * Durable: a pool of threads writes files and, with SYNC_FSYNC, syncs them as they end, and
- * directories at finish; with SYNC_SYNCFS it is, at finish, file systems as a whole.
+ * A pool of threads writes files and syncs them, small ones together; directories and links are
+ * made as they come.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -29,30 +29,23 @@
 #define WAL_DIRECTORY  "pg_wal"
 #define OPEN_DIRECTORY (O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)
 
-/* Open from before the first write below it on: see durable_sync_file_system. */
-typedef struct Root {
-    const char *path; /* borrowed from the caller */
-    int fd;
-} Root;
-
 typedef struct Extract {
     Sink sink;
     ExtractConfig config;
-    WritePool *pool; /* NULL: SYNC_NONE, which leaves all to the page cache */
-    Root *roots;     /* all that were used, each once */
+    WritePool *pool;
+    WriteRoot *roots; /* all that were used, each once */
     size_t root_count;
     size_t root_capacity;
 
     /* ---- the current archive ---- */
-    Root archive_root;
-    Root wal_root;  /* of what is below pg_wal; no path: it is not apart */
-    Root root;      /* that one of them which was used last */
-    int dir_fd;     /* the directory used last, -1: none; never the root's own */
-    char *dir_path; /* its path below the root */
+    WriteRoot archive_root;
+    WriteRoot wal_root; /* of what is below pg_wal; no path: it is not apart */
+    WriteRoot root;     /* that one of them which was used last */
+    int dir_fd;         /* the directory used last, -1: none; never the root's own */
+    char *dir_path;     /* its path below the root */
 
     /* ---- the current entry ---- */
     char *path; /* in full, for messages */
-    int fd;     /* of a file, unless the pool has it */
     bool is_file;
     uint64_t size;
     uint64_t written;
@@ -197,10 +190,10 @@ enter_parent(Extract *extract, const char *path, const char **ret_name, Error *e
 
 /* It is opened once and stays open: the same path is the same root. */
 static bool
-open_root(Extract *extract, const char *path, Root *ret_root, Error *err)
+open_root(Extract *extract, const char *path, WriteRoot *ret_root, Error *err)
 {
     void *roots = extract->roots;
-    Root root = {.path = path};
+    WriteRoot root = {.path = path};
 
     for (size_t i = 0; i < extract->root_count; i++) {
         if (strcmp(extract->roots[i].path, path) == 0) {
@@ -208,12 +201,13 @@ open_root(Extract *extract, const char *path, Root *ret_root, Error *err)
             return true;
         }
     }
-    if (!mem_grow(&roots, &extract->root_capacity, extract->root_count + 1, sizeof(Root), err))
+    if (!mem_grow(&roots, &extract->root_capacity, extract->root_count + 1, sizeof(WriteRoot), err))
         return false;
     extract->roots = roots;
     root.fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (root.fd < 0)
         return error_set_errno(err, errno, "could not open directory \"%s\"", path);
+    root.whole = extract->config.sync == SYNC_BEST && durable_tells_failures(root.fd);
     extract->roots[extract->root_count++] = root;
     *ret_root = root;
     return true;
@@ -231,38 +225,24 @@ begin_archive(Extract *extract, const Archive *archive, Error *err)
     if (!open_root(extract, path, &extract->archive_root, err))
         return false;
     extract->root = extract->archive_root;
-    extract->wal_root = (Root){.path = NULL};
+    extract->wal_root = (WriteRoot){.path = NULL};
     return wal_directory == NULL || open_root(extract, wal_directory, &extract->wal_root, err);
 }
 
 /* ---- entries ---- */
 
 static bool
-give_to_pool(Extract *extract, Error *err)
-{
-    char *path = mem_strdup(extract->path, err);
-    int fd = extract->fd;
-
-    if (path == NULL)
-        return false;
-    extract->fd = -1;
-    return write_pool_begin(extract->pool, fd, path, extract->size, err);
-}
-
-static bool
 begin_file(Extract *extract, const char *path, mode_t mode, Error *err)
 {
     const char *name;
     int parent = enter_parent(extract, path, &name, err);
+    const NewFile file = {.root = &extract->root,
+                          .dir_fd = parent,
+                          .path = extract->path,
+                          .mode = mode,
+                          .size = extract->size};
 
-    if (parent < 0)
-        return false;
-    extract->fd = openat(parent, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode);
-    if (extract->fd < 0)
-        return error_set_errno(err, errno, "could not create file \"%s\"", extract->path);
-    if (fchmod(extract->fd, mode) != 0) /* the umask may have taken something */
-        return error_set_errno(err, errno, "could not set the mode of file \"%s\"", extract->path);
-    return extract->pool == NULL || give_to_pool(extract, err);
+    return parent >= 0 && write_pool_begin(extract->pool, &file, err);
 }
 
 static bool
@@ -344,7 +324,7 @@ choose_root(Extract *extract, const Entry *entry)
 {
     const size_t len = strlen(WAL_DIRECTORY);
     const char *path = entry->path;
-    Root root = extract->archive_root;
+    WriteRoot root = extract->archive_root;
 
     if (extract->wal_root.path != NULL && strncmp(path, WAL_DIRECTORY, len) == 0 &&
         (path[len] == '/' || (path[len] == '\0' && entry->kind == ENTRY_DIRECTORY))) {
@@ -396,20 +376,7 @@ write_data(Extract *extract, Span data, Error *err)
         return error_set(err, ERR_FORMAT, "\"%s\" gets more than its %llu bytes", extract->path,
                          (unsigned long long)extract->size);
     extract->written += data.len;
-    if (extract->pool != NULL)
-        return write_pool_data(extract->pool, data, err);
-    return file_write(extract->fd, data.data, data.len, extract->path, err);
-}
-
-static bool
-end_file(Extract *extract, Error *err)
-{
-    int fd = extract->fd;
-
-    extract->fd = -1;
-    if (extract->pool != NULL)
-        return write_pool_end(extract->pool, err);
-    return file_close(fd, extract->path, err);
+    return write_pool_data(extract->pool, data, err);
 }
 
 static bool
@@ -420,7 +387,7 @@ end_entry(Extract *extract, bool complete, Error *err)
     if (extract->written != extract->size)
         return error_set(err, ERR_FORMAT, "file \"%s\" got %llu of its %llu bytes", extract->path,
                          (unsigned long long)extract->written, (unsigned long long)extract->size);
-    if (extract->is_file && !end_file(extract, err))
+    if (extract->is_file && !write_pool_end(extract->pool, err))
         return false;
     free(extract->path);
     extract->path = NULL;
@@ -434,7 +401,7 @@ extract_push(Sink *self, const Event *event, Error *err)
 {
     Extract *extract = (Extract *)self;
 
-    if (extract->pool != NULL && !write_pool_check(extract->pool, err))
+    if (!write_pool_check(extract->pool, err))
         return false;
     switch (event->kind) {
     case EVENT_ARCHIVE_BEGIN:
@@ -455,44 +422,19 @@ extract_push(Sink *self, const Event *event, Error *err)
 }
 
 static bool
-sync_trees(Extract *extract, Error *err)
-{
-    for (size_t i = 0; i < extract->root_count; i++) {
-        if (!write_pool_add_tree(extract->pool, extract->roots[i].path, err))
-            return false;
-    }
-    return write_pool_drain(extract->pool, err);
-}
-
-static bool
-sync_file_systems(const Extract *extract, Error *err)
-{
-    for (size_t i = 0; i < extract->root_count; i++) {
-        const Root *root = &extract->roots[i];
-
-        if (!durable_sync_file_system(root->fd, root->path, err) ||
-            !durable_sync_parent(root->fd, root->path, err))
-            return false;
-    }
-    return true;
-}
-
-static bool
 extract_finish(Sink *self, Error *err)
 {
     Extract *extract = (Extract *)self;
 
-    if (extract->pool != NULL && !write_pool_drain(extract->pool, err))
+    if (!write_pool_drain(extract->pool, err))
         return false;
-    switch (extract->config.sync) {
-    case SYNC_NONE:
+    if (extract->config.sync == SYNC_NONE)
         return true;
-    case SYNC_FSYNC:
-        return sync_trees(extract, err);
-    case SYNC_SYNCFS:
-        return sync_file_systems(extract, err);
+    for (size_t i = 0; i < extract->root_count; i++) {
+        if (!write_pool_sync_root(extract->pool, &extract->roots[i], err))
+            return false;
     }
-    return error_set(err, ERR_BUG, "extract does not know how to sync");
+    return write_pool_drain(extract->pool, err);
 }
 
 static void
@@ -501,7 +443,6 @@ extract_release(Sink *self)
     Extract *extract = (Extract *)self;
 
     write_pool_free(extract->pool);
-    file_close_quietly(extract->fd);
     forget_directory(extract);
     for (size_t i = 0; i < extract->root_count; i++)
         file_close_quietly(extract->roots[i].fd);
@@ -525,14 +466,10 @@ extract_new(const ExtractConfig *config, Error *err)
         return NULL;
     extract->config = *config;
     extract->dir_fd = -1;
-    extract->fd = -1;
-    if (config->sync != SYNC_NONE) {
-        extract->pool =
-            write_pool_new(config->sync == SYNC_FSYNC, config->while_full, config->ctx, err);
-        if (extract->pool == NULL) {
-            sink_free(&extract->sink);
-            return NULL;
-        }
+    extract->pool = write_pool_new(config->sync, config->while_full, config->ctx, err);
+    if (extract->pool == NULL) {
+        sink_free(&extract->sink);
+        return NULL;
     }
     return &extract->sink;
 }

@@ -411,7 +411,7 @@ file_sink_new(const FileSinkConfig *config, Error *err)
     files->fd = -1;
     files->stop = config->stop;
     files->file_mode = config->file_mode;
-    files->sync = config->sync;
+    files->sync = config->sync == SYNC_BEST ? SYNC_FSYNC : config->sync;
     files->durable = config->durable;
     files->gathered = mem_alloc(GATHER_SIZE, err);
     if (files->gathered == NULL || !open_destination(files, config, err)) {

@@ -31,14 +31,60 @@ bool durable_open_parent(int fd, const char *path, int *ret_parent, Error *err) 
 /* That directory synced: the name of `fd` is on disk. */
 bool durable_sync_parent(int fd, const char *path, Error *err) MUST_USE;
 
+/* Whether a syncfs of this file system tells every failure, and costs no more than what there is to
+ * write: one that we know, on this machine. */
+bool durable_tells_failures(int fd);
+
+/* How many bytes wait in the page cache to be written, whosever they are; 0: unknown. */
+uint64_t durable_waiting(void);
+
+/* ---- small_files: many of them in a block of memory ---- */
+
+/* A directory below which files are made; open from before the first of them on. */
+typedef struct WriteRoot {
+    const char *path;
+    int fd;
+    bool whole; /* its file system may be synced as a whole: see durable_tells_failures */
+} WriteRoot;
+
+/* A file to make. All is borrowed for the call. */
+typedef struct NewFile {
+    const WriteRoot *root;
+    int dir_fd;       /* the directory it is made in */
+    const char *path; /* in full, for messages; the last component is its name */
+    mode_t mode;      /* exactly this, whatever the umask */
+    uint64_t size;
+} NewFile;
+
+/* It must not exist. Open for writing, or -1. */
+int new_file_create(int dir_fd, const char *path, mode_t mode, Error *err) MUST_USE;
+
+/* What a file needs in a block; to put it there, where its content follows what is returned. */
+size_t small_file_room(const NewFile *file);
+size_t small_file_put(uint8_t *block, const NewFile *file);
+
+/* Whether the first file of the block is in the directory that this one is in. */
+bool small_files_are_in(const uint8_t *block, const char *path);
+
+typedef enum SmallSync {
+    SMALL_CLOSE, /* that is all */
+    SMALL_SYNC,  /* each is synced */
+    SMALL_LEFT   /* a syncfs comes later */
+} SmallSync;
+
+bool small_files_write(int dir_fd, Span files, SmallSync sync, Error *err) MUST_USE;
+
 /* ---- write_pool: a few threads that write, sync and close files ---- */
 
 /*
- * One file after the other comes in, and is on disk (or, of a pool that does not sync, written)
- * once write_pool_drain has returned true. What comes in is copied; adding waits while all blocks
- * are on their way. The first failure is kept and reported by every later call; after it files are
- * closed and nothing else. One thread adds, drains and frees. write_pool_free takes NULL and any
- * state; what is still queued is closed as it is.
+ * One file after the other comes in, and is written once write_pool_drain has returned true. What
+ * comes in is copied; adding waits while all blocks are on their way. Files are made as they come
+ * in, but small ones together, some time before drain returns. With SYNC_FSYNC, drain is also told
+ * that the content is on disk; with SYNC_BEST, it may be left to write_pool_sync_root, as with
+ * SYNC_SYNCFS.
+ * The first failure is kept and reported by every later call; after it files are closed and nothing
+ * else. One thread adds, drains and frees. write_pool_free takes NULL and any state; what is still
+ * queued is closed as it is.
  */
 #define WRITE_POOL_THREADS 4
 #define WRITE_POOL_BLOCKS  24
@@ -49,18 +95,22 @@ typedef struct WritePool WritePool;
 
 /* While the adder waits, `while_full` is called every second, and ends the wait when it is false;
  * may be NULL. */
-WritePool *write_pool_new(bool syncs, bool (*while_full)(void *ctx, Error *err), void *ctx,
+WritePool *write_pool_new(SyncMethod sync, bool (*while_full)(void *ctx, Error *err), void *ctx,
                           Error *err) MUST_USE;
 
-/* Owns `fd`, open for writing and empty, and `path` (from malloc; for messages) from the call on,
- * even when it fails. The file gets `size` bytes, then its end. */
-bool write_pool_begin(WritePool *pool, int fd, char *path, uint64_t size, Error *err) MUST_USE;
+/* The file gets as many bytes as it has announced, then its end. The root's descriptor and path
+ * stay until the pool is freed. */
+bool write_pool_begin(WritePool *pool, const NewFile *file, Error *err) MUST_USE;
 bool write_pool_data(WritePool *pool, Span data, Error *err) MUST_USE;
 bool write_pool_end(WritePool *pool, Error *err) MUST_USE;
 
 /* The directory `root`, all directories below it (links are not followed) and the one it is in are
  * synced, whatever the pool does with files. */
 bool write_pool_add_tree(WritePool *pool, const char *root, Error *err) MUST_USE;
+
+/* After drain, and unless SYNC_NONE: what is below the root and not on disk yet, names too, is
+ * synced as the pool's method says, by the next drain at the latest. */
+bool write_pool_sync_root(WritePool *pool, const WriteRoot *root, Error *err) MUST_USE;
 
 /* False once something has failed; does not wait. */
 bool write_pool_check(WritePool *pool, Error *err) MUST_USE;

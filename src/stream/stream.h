@@ -105,9 +105,10 @@ Lsn durable_mark_get(const DurableMark *mark);
 
 /* How what is written is made to last, once it is complete (--sync-method of the stock tools). */
 typedef enum SyncMethod {
-    SYNC_NONE,  /* not at all: the operating system will, some day */
-    SYNC_FSYNC, /* each file and directory */
-    SYNC_SYNCFS /* the file systems as a whole, at the end */
+    SYNC_NONE,   /* not at all: the operating system will, some day */
+    SYNC_FSYNC,  /* each file and directory */
+    SYNC_SYNCFS, /* the file systems as a whole, at the end */
+    SYNC_BEST    /* as SYNC_FSYNC; where many small files come, by either, as is quicker and safe */
 } SyncMethod;
 
 /* ---- stages ---- */
@@ -199,11 +200,11 @@ Sink *file_sink_new(const FileSinkConfig *config, Error *err) MUST_USE;
  * extract: parsed archives become directories. Files are created below the root of their archive,
  * component by component, never through a symbolic link; they must not exist yet. Directories may
  * exist. Symbolic links are made only as pg_tblspc/<oid> of the base archive.
- * Unless SYNC_NONE, a pool of threads writes the files: pushing waits only while all its memory is
- * on its way to the disk. With SYNC_FSYNC they sync each file as it ends, and finish returns only
- * when all files and directories (the roots and their parents included) are on disk. With
- * SYNC_SYNCFS finish syncs the file systems of the roots, and the parents' names. A write that has
- * failed is told by the next event, which may be a FLUSH.
+ * A pool of threads writes the files: pushing waits only while all its memory is on its way to the
+ * disk. Small files are made some time after their entries. With SYNC_FSYNC each file is synced as
+ * it ends, and finish returns only when all files and directories (the roots and their parents
+ * included) are on disk. With SYNC_SYNCFS finish syncs the file systems of the roots, and the
+ * parents' names. What has failed is told by a later event, which may be a FLUSH, or by finish.
  * Abandoned output is left to the caller, who knows which directories this run made.
  */
 typedef struct ExtractConfig {

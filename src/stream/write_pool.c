@@ -6,15 +6,20 @@
  *
  * The content of a file is copied into blocks of memory, each of which is an item of the queue; the
  * last one ends the file. Threads take the first item that may be taken: the last one of a file
- * only when all others are done.
+ * only when all others are done. Small files share a block (small_files.c), which is an item by
+ * itself: what is the same for each of them, and not its bytes, is what they cost.
  *
  * A large file goes to the disk past the page cache (O_DIRECT), several of its blocks at a time: to
  * copy into the cache, and to wait until the kernel has written what is in it, is what a backup
  * spends most of its time with. Its size is reserved first, so that a full disk shows at once and
  * no write makes the file longer. The last block is filled up with zeros, which are cut off again.
  * Where the file system cannot do that (it says so when asked, or with the first write), and for
- * small files, it goes through the cache, one block of a file after the other: threads that write
- * to one file there only wait for each other.
+ * smaller files, it goes through the cache, one block of a file after the other: threads that write
+ * to one file there only wait for each other. Without a sync all files go that way.
+ *
+ * An fsync of each of very many small files takes longer than anything else. With SYNC_BEST, after
+ * the first ones, they are left to a syncfs: now and then, in the thread that has just made some,
+ * and at the end.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -33,12 +38,27 @@
 /* Smaller files gain nothing. */
 #define DIRECT_MIN ((uint64_t)1024 * 1024)
 
+/* Smaller files, and with a path like this, share blocks. */
+#define SMALL_MAX      ((uint64_t)128 * 1024)
+#define SMALL_PATH_MAX ((size_t)4096)
+
+/* With SYNC_BEST: so many are synced singly before others are left to a syncfs, */
+#define SINGLY_MAX 1000
+
+/* which is called when there is so much to sync, */
+#define LEFT_MAX ((uint64_t)64 * 1024 * 1024)
+
+/* and not when so much waits to be written besides; asked now and then. */
+#define WAITING_MAX    ((uint64_t)512 * 1024 * 1024)
+#define WAITING_BLOCKS 16
+
 typedef struct PoolFile {
     int fd;
     char *path;
     uint64_t size;      /* as announced */
     uint64_t started;   /* write-back was started up to here; of whoever writes */
-    bool written;       /* it may have been, and is not only to be synced */
+    bool padded;        /* it is written in whole units */
+    bool syncs;         /* before it is closed */
     atomic_bool direct; /* past the page cache */
 
     /* ---- with the mutex ---- */
@@ -47,23 +67,34 @@ typedef struct PoolFile {
 } PoolFile;
 
 typedef struct Item {
-    PoolFile *file;
+    PoolFile *file; /* NULL: the block is one of small files */
     uint8_t *block; /* NULL: nothing to write */
     uint64_t offset;
     size_t len;
     bool last; /* the file ends with it */
+
+    /* ---- of small files ---- */
+    int dir_fd; /* where they are made */
+    SmallSync sync;
+    bool syncs_root; /* afterwards its file system is synced */
+    WriteRoot root;
 } Item;
 
 struct WritePool {
     Thread threads[WRITE_POOL_THREADS];
-    bool syncs; /* files that were written, before they are closed */
+    SyncMethod sync;
     bool (*while_full)(void *ctx, Error *err);
     void *ctx;
 
     /* ---- the adder's ---- */
     void *memory[WRITE_POOL_BLOCKS]; /* all that was made, as it came */
     size_t memory_made;
-    Item open; /* what comes in: no file, or no block yet, or the block that is being filled */
+    Item open;  /* what comes in: no file, or no block yet, or the block that is being filled */
+    Item small; /* the block that small files come into; NULL: none yet */
+    size_t small_missing; /* what the last of them has not got yet */
+    uint64_t small_count; /* of all that came */
+    size_t asked;         /* blocks since somebody asked how much waits to be written */
+    bool crowded;         /* then it was too much */
 
     pthread_mutex_t mutex; /* for all below */
     pthread_cond_t wanted; /* for the threads: an item may be taken, or the end */
@@ -73,6 +104,9 @@ struct WritePool {
     size_t busy;                        /* items that were taken and are not done */
     uint8_t *blocks[WRITE_POOL_BLOCKS]; /* that are free */
     size_t blocks_free;
+    uint64_t left;      /* bytes of files that wait for a syncfs */
+    bool any_left;      /* files have waited for one */
+    bool root_syncing;  /* one is to come, or runs */
     bool ending;        /* no more items will come */
     Error failure;      /* the first one, once `failed` */
     atomic_bool failed; /* read without the mutex too */
@@ -86,6 +120,8 @@ may_be_taken(const Item *item)
 {
     const PoolFile *file = item->file;
 
+    if (file == NULL)
+        return true;
     if (item->last)
         return file->items == 1;
     return file->busy == 0 || atomic_load(&file->direct);
@@ -117,7 +153,8 @@ take_item(WritePool *pool, Item *ret_item)
     while (!(found = find_item(pool, ret_item)) && !(pool->ending && pool->count == 0))
         (void)pthread_cond_wait(&pool->wanted, &pool->mutex);
     if (found) {
-        ret_item->file->busy++;
+        if (ret_item->file != NULL)
+            ret_item->file->busy++;
         pool->busy++;
         (void)pthread_cond_signal(&pool->moved);
     }
@@ -130,7 +167,7 @@ static void
 item_done(WritePool *pool, const Item *item)
 {
     (void)pthread_mutex_lock(&pool->mutex);
-    if (!item->last) {
+    if (item->file != NULL && !item->last) {
         item->file->items--;
         item->file->busy--;
     }
@@ -211,7 +248,7 @@ write_directly(const Item *item, Error *err)
 }
 
 static bool
-write_block(const Item *item, Error *err)
+write_block(const WritePool *pool, const Item *item, Error *err)
 {
     PoolFile *file = item->file;
 
@@ -221,22 +258,55 @@ write_block(const Item *item, Error *err)
         return write_directly(item, err);
     if (!file_pwrite(file->fd, item->block, item->len, item->offset, file->path, err))
         return false;
-    durable_write_back(file->fd, item->offset + item->len, &file->started);
+    if (pool->sync != SYNC_NONE)
+        durable_write_back(file->fd, item->offset + item->len, &file->started);
     return true;
 }
 
 static bool
-end_file(const WritePool *pool, PoolFile *file, Error *err)
+end_file(PoolFile *file, Error *err)
 {
     const int fd = file->fd;
 
-    if (file->size >= DIRECT_MIN && file->size % DIRECT_UNIT != 0 &&
-        ftruncate(fd, (off_t)file->size) != 0)
+    if (file->padded && file->size % DIRECT_UNIT != 0 && ftruncate(fd, (off_t)file->size) != 0)
         return error_set_errno(err, errno, "could not truncate file \"%s\"", file->path);
-    if ((pool->syncs || !file->written) && !file_sync(fd, file->path, err))
+    if (file->syncs && !file_sync(fd, file->path, err))
         return false;
     file->fd = -1;
     return file_close(fd, file->path, err);
+}
+
+static bool
+do_file(const WritePool *pool, const Item *item, Error *err)
+{
+    return write_block(pool, item, err) && (!item->last || end_file(item->file, err));
+}
+
+/* What is left by then is synced; more may be left while that goes on. */
+static bool
+sync_root(WritePool *pool, const WriteRoot *root, Error *err)
+{
+    uint64_t left;
+
+    (void)pthread_mutex_lock(&pool->mutex);
+    left = pool->left;
+    (void)pthread_mutex_unlock(&pool->mutex);
+    if (!durable_sync_file_system(root->fd, root->path, err))
+        return false;
+    (void)pthread_mutex_lock(&pool->mutex);
+    pool->left -= left;
+    pool->root_syncing = false;
+    (void)pthread_mutex_unlock(&pool->mutex);
+    return true;
+}
+
+static bool
+do_small(WritePool *pool, const Item *item, Error *err)
+{
+    const Span files = {.data = item->block, .len = item->len};
+
+    return small_files_write(item->dir_fd, files, item->sync, err) &&
+           (!item->syncs_root || sync_root(pool, &item->root, err));
 }
 
 static void
@@ -245,9 +315,11 @@ do_item(WritePool *pool, const Item *item)
     Error err = ERROR_INIT;
 
     if (!is_over(pool) &&
-        (!write_block(item, &err) || (item->last && !end_file(pool, item->file, &err))))
+        !(item->file == NULL ? do_small(pool, item, &err) : do_file(pool, item, &err)))
         note_failure(pool, &err);
-    if (item->last)
+    if (item->file == NULL)
+        file_close_quietly(item->dir_fd);
+    else if (item->last)
         file_free(item->file);
 }
 
@@ -266,7 +338,7 @@ run_thread(void *arg)
 /* ---- making and ending ---- */
 
 WritePool *
-write_pool_new(bool syncs, bool (*while_full)(void *ctx, Error *err), void *ctx, Error *err)
+write_pool_new(SyncMethod sync, bool (*while_full)(void *ctx, Error *err), void *ctx, Error *err)
 {
     WritePool *pool = mem_zero(sizeof *pool, err);
 
@@ -278,7 +350,8 @@ write_pool_new(bool syncs, bool (*while_full)(void *ctx, Error *err), void *ctx,
     cond_init(&pool->moved);
     atomic_init(&pool->failed, false);
     atomic_init(&pool->abandoned, false);
-    pool->syncs = syncs;
+    pool->sync = sync;
+    pool->small.dir_fd = -1;
     pool->while_full = while_full;
     pool->ctx = ctx;
     for (size_t i = 0; i < WRITE_POOL_THREADS; i++) {
@@ -303,6 +376,7 @@ write_pool_free(WritePool *pool)
     for (size_t i = 0; i < WRITE_POOL_THREADS; i++)
         thread_join(&pool->threads[i]);
     file_free(pool->open.file);
+    file_close_quietly(pool->small.dir_fd);
     for (size_t i = 0; i < pool->memory_made; i++)
         free(pool->memory[i]);
     (void)pthread_cond_destroy(&pool->wanted);
@@ -355,20 +429,29 @@ has_block(const WritePool *pool)
     return pool->blocks_free > 0;
 }
 
+static bool
+add_item(WritePool *pool, const Item *item, Error *err)
+{
+    if (!await(pool, has_room, err))
+        return false;
+    (void)pthread_mutex_lock(&pool->mutex);
+    if (item->file != NULL)
+        item->file->items++;
+    pool->queue[pool->count++] = *item;
+    (void)pthread_cond_signal(&pool->wanted);
+    (void)pthread_mutex_unlock(&pool->mutex);
+    return true;
+}
+
 /* What is open goes into the queue, which owns it from now on. */
 static bool
 add_open(WritePool *pool, bool last, Error *err)
 {
     Item *item = &pool->open;
 
-    if (!await(pool, has_room, err))
-        return false;
     item->last = last;
-    (void)pthread_mutex_lock(&pool->mutex);
-    item->file->items++;
-    pool->queue[pool->count++] = *item;
-    (void)pthread_cond_signal(&pool->wanted);
-    (void)pthread_mutex_unlock(&pool->mutex);
+    if (!add_item(pool, item, err))
+        return false;
     if (last)
         *item = (Item){.file = NULL};
     else
@@ -377,7 +460,7 @@ add_open(WritePool *pool, bool last, Error *err)
 }
 
 static bool
-add_memory(WritePool *pool, Error *err)
+add_memory(WritePool *pool, uint8_t **ret_block, Error *err)
 {
     uint8_t *whole = mem_alloc(WRITE_POOL_BLOCK + DIRECT_UNIT, err);
     size_t over;
@@ -386,23 +469,133 @@ add_memory(WritePool *pool, Error *err)
         return false;
     over = (uintptr_t)whole % DIRECT_UNIT;
     pool->memory[pool->memory_made++] = whole;
-    pool->open.block = over == 0 ? whole : whole + (DIRECT_UNIT - over);
+    *ret_block = over == 0 ? whole : whole + (DIRECT_UNIT - over);
     return true;
 }
 
 /* A block to fill: a free one rather than a new one, which costs page faults. */
 static bool
-open_block(WritePool *pool, Error *err)
+take_block(WritePool *pool, uint8_t **ret_block, Error *err)
 {
+    uint8_t *block = NULL;
+
     (void)pthread_mutex_lock(&pool->mutex);
     if (pool->blocks_free > 0)
-        pool->open.block = pool->blocks[--pool->blocks_free];
+        block = pool->blocks[--pool->blocks_free];
     (void)pthread_mutex_unlock(&pool->mutex);
-    if (pool->open.block != NULL)
+    if (block == NULL && pool->memory_made < WRITE_POOL_BLOCKS)
+        return add_memory(pool, ret_block, err);
+    if (block == NULL)
+        return await(pool, has_block, err) && take_block(pool, ret_block, err);
+    *ret_block = block;
+    return true;
+}
+
+/* ---- the adder: small files ---- */
+
+/* Nobody wants to wait for what others have to write. */
+static bool
+is_crowded(WritePool *pool)
+{
+    uint64_t left;
+
+    if (pool->asked++ % WAITING_BLOCKS == 0) {
+        (void)pthread_mutex_lock(&pool->mutex);
+        left = pool->left;
+        (void)pthread_mutex_unlock(&pool->mutex);
+        pool->crowded = durable_waiting() > left + WAITING_MAX;
+    }
+    return pool->crowded;
+}
+
+static SmallSync
+how_to_sync(WritePool *pool, const WriteRoot *root)
+{
+    switch (pool->sync) {
+    case SYNC_NONE:
+    case SYNC_SYNCFS:
+        break;
+    case SYNC_FSYNC:
+        return SMALL_SYNC;
+    case SYNC_BEST:
+        if (!root->whole || pool->small_count < SINGLY_MAX || is_crowded(pool))
+            return SMALL_SYNC;
+        return SMALL_LEFT;
+    }
+    return SMALL_CLOSE;
+}
+
+/* The small files that have come are handed over, and wait for a syncfs if that is how they are
+ * synced. */
+static bool
+add_small(WritePool *pool, Error *err)
+{
+    Item *item = &pool->small;
+
+    if (item->block == NULL)
         return true;
-    if (pool->memory_made < WRITE_POOL_BLOCKS)
-        return add_memory(pool, err);
-    return await(pool, has_block, err) && open_block(pool, err);
+    if (item->sync == SMALL_LEFT) {
+        (void)pthread_mutex_lock(&pool->mutex);
+        pool->left += item->len;
+        pool->any_left = true;
+        item->syncs_root = pool->left >= LEFT_MAX && !pool->root_syncing;
+        pool->root_syncing |= item->syncs_root;
+        (void)pthread_mutex_unlock(&pool->mutex);
+    }
+    if (!add_item(pool, item, err))
+        return false;
+    *item = (Item){.dir_fd = -1};
+    return true;
+}
+
+static bool
+begin_block(WritePool *pool, const NewFile *file, Error *err)
+{
+    Item *item = &pool->small;
+
+    item->dir_fd = fcntl(file->dir_fd, F_DUPFD_CLOEXEC, 0);
+    if (item->dir_fd < 0)
+        return error_set_errno(err, errno, "could not create file \"%s\"", file->path);
+    item->root = *file->root;
+    item->sync = how_to_sync(pool, file->root);
+    return take_block(pool, &item->block, err);
+}
+
+static bool
+goes_there_too(const WritePool *pool, const NewFile *file)
+{
+    const Item *item = &pool->small;
+
+    return small_file_room(file) <= WRITE_POOL_BLOCK - item->len &&
+           small_files_are_in(item->block, file->path) && pool->small_count != SINGLY_MAX;
+}
+
+static bool
+begin_small(WritePool *pool, const NewFile *file, Error *err)
+{
+    Item *item = &pool->small;
+
+    if (item->block != NULL && !goes_there_too(pool, file) && !add_small(pool, err))
+        return false;
+    if (item->block == NULL && !begin_block(pool, file, err))
+        return false;
+    pool->small_count++;
+    pool->small_missing = (size_t)file->size;
+    item->len += small_file_put(item->block + item->len, file);
+    return true;
+}
+
+static bool
+small_data(WritePool *pool, Span data, Error *err)
+{
+    Item *item = &pool->small;
+
+    if (data.len > pool->small_missing)
+        return error_set(err, ERR_BUG, "a small file gets more than its bytes");
+    memcpy(item->block + item->len, data.data, data.len);
+    item->len += data.len;
+    pool->small_missing -= data.len;
+    return true;
 }
 
 /* ---- the adder: files ---- */
@@ -422,7 +615,7 @@ reserve(const PoolFile *file, Error *err)
 static bool
 open_file(WritePool *pool, int fd, char *path, Error *err)
 {
-    PoolFile *file = write_pool_check(pool, err) ? mem_zero(sizeof *file, err) : NULL;
+    PoolFile *file = path != NULL ? mem_zero(sizeof *file, err) : NULL;
 
     if (file == NULL) {
         file_close_quietly(fd);
@@ -436,28 +629,42 @@ open_file(WritePool *pool, int fd, char *path, Error *err)
     return true;
 }
 
-bool
-write_pool_begin(WritePool *pool, int fd, char *path, uint64_t size, Error *err)
+static bool
+begin_large(WritePool *pool, const NewFile *new_file, Error *err)
 {
+    int fd = new_file_create(new_file->dir_fd, new_file->path, new_file->mode, err);
     PoolFile *file;
 
-    if (!open_file(pool, fd, path, err))
+    if (fd < 0 || !open_file(pool, fd, mem_strdup(new_file->path, err), err))
         return false;
     file = pool->open.file;
-    file->size = size;
-    file->written = true;
-    return size < DIRECT_MIN || !set_direct(file, true) || reserve(file, err);
+    file->size = new_file->size;
+    file->syncs = pool->sync == SYNC_FSYNC || pool->sync == SYNC_BEST;
+    if (pool->sync == SYNC_NONE || file->size < DIRECT_MIN || !set_direct(file, true))
+        return true;
+    file->padded = true;
+    return reserve(file, err);
 }
 
 bool
-write_pool_data(WritePool *pool, Span data, Error *err)
+write_pool_begin(WritePool *pool, const NewFile *file, Error *err)
+{
+    if (!write_pool_check(pool, err))
+        return false;
+    if (file->size < SMALL_MAX && strlen(file->path) < SMALL_PATH_MAX)
+        return begin_small(pool, file, err);
+    return begin_large(pool, file, err);
+}
+
+static bool
+large_data(WritePool *pool, Span data, Error *err)
 {
     Item *item = &pool->open;
 
     while (data.len > 0) {
         size_t len;
 
-        if (item->block == NULL && !open_block(pool, err))
+        if (item->block == NULL && !take_block(pool, &item->block, err))
             return false;
         len = WRITE_POOL_BLOCK - item->len;
         len = len < data.len ? len : data.len;
@@ -472,22 +679,33 @@ write_pool_data(WritePool *pool, Span data, Error *err)
 }
 
 bool
+write_pool_data(WritePool *pool, Span data, Error *err)
+{
+    return pool->open.file == NULL ? small_data(pool, data, err) : large_data(pool, data, err);
+}
+
+bool
 write_pool_end(WritePool *pool, Error *err)
 {
-    return add_open(pool, true, err);
+    if (pool->open.file != NULL)
+        return add_open(pool, true, err);
+    return write_pool_check(pool, err);
 }
 
 bool
 write_pool_drain(WritePool *pool, Error *err)
 {
-    return await(pool, is_idle, err);
+    return add_small(pool, err) && await(pool, is_idle, err);
 }
 
 /* To be synced and closed. Owns `fd` and `path`. */
 static bool
 add_synced(WritePool *pool, int fd, char *path, Error *err)
 {
-    return open_file(pool, fd, path, err) && add_open(pool, true, err);
+    if (!open_file(pool, fd, path, err))
+        return false;
+    pool->open.file->syncs = true;
+    return add_open(pool, true, err);
 }
 
 /* ---- directories ---- */
@@ -586,4 +804,23 @@ write_pool_add_tree(WritePool *pool, const char *root, Error *err)
         return false;
     }
     return add_directory(pool, fd, path, err);
+}
+
+/* ---- roots ---- */
+
+static bool
+sync_whole(WritePool *pool, const WriteRoot *root, Error *err)
+{
+    const Item item = {.dir_fd = -1, .syncs_root = true, .root = *root};
+
+    return add_item(pool, &item, err) && write_pool_drain(pool, err) &&
+           durable_sync_parent(root->fd, root->path, err);
+}
+
+bool
+write_pool_sync_root(WritePool *pool, const WriteRoot *root, Error *err)
+{
+    if (pool->sync == SYNC_SYNCFS || (root->whole && pool->any_left))
+        return sync_whole(pool, root, err);
+    return write_pool_add_tree(pool, root->path, err);
 }

@@ -6,7 +6,7 @@
 #include <string.h>
 
 #define PATH_SIZE   512
-#define RECORDS_MAX 256
+#define RECORDS_MAX 2048
 
 typedef struct Record {
     char path[PATH_SIZE];

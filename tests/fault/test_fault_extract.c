@@ -25,6 +25,7 @@
 
 #define TABLESPACE ((Oid)16385)
 #define LARGE_SIZE ((size_t)40000)
+#define MANY_SIZE  ((size_t)100000)
 #define HUGE_SIZE  ((size_t)2300077) /* written past the page cache, and not in whole units */
 
 typedef struct Fixture {
@@ -52,8 +53,10 @@ build(Fixture *fixture)
     tar_add(&fixture->base, &(TarMember){TAR_FILE("global/1260", "roles")});
     tar_add(&fixture->base, &(TarMember){TAR_FILE("global/empty", "")});
     tar_add(&fixture->base, &(TarMember){TAR_DIRECTORY("base/1")});
-    tar_add(&fixture->base,
-            &(TarMember){.name = "base/1/1259", .data = fixture->large, .size = LARGE_SIZE});
+    tar_add(&fixture->base, &(TarMember){.name = "base/1/1259",
+                                         .data = fixture->large,
+                                         .size = LARGE_SIZE,
+                                         .mode = 0640}); /* the umask takes something */
     if (fixture->sync == SYNC_FSYNC)
         tar_add(&fixture->base,
                 &(TarMember){.name = "base/1/2619", .data = fixture->huge, .size = HUGE_SIZE});
@@ -245,14 +248,15 @@ static const FaultPlan plans[] = {
     {.kind = FAULT_MEMORY, .errnum = ENOMEM, .lasting = true, .least = 25},
     {.kind = FAULT_OPEN, .errnum = EMFILE, .least = 12},
     {.kind = FAULT_OPEN, .errnum = EMFILE, .lasting = true, .least = 12},
-    {.kind = FAULT_WRITE, .errnum = ENOSPC, .least = 7},
-    {.kind = FAULT_WRITE, .errnum = ENOSPC, .lasting = true, .least = 7},
-    {.kind = FAULT_WRITE, .errnum = EINTR, .outcome = FAULT_PASSES, .least = 7},
-    {.kind = FAULT_WRITE, .errnum = FAULT_SHORT, .outcome = FAULT_PASSES, .least = 7},
+    {.kind = FAULT_WRITE, .errnum = ENOSPC, .least = 4},
+    {.kind = FAULT_WRITE, .errnum = ENOSPC, .lasting = true, .least = 4},
+    {.kind = FAULT_WRITE, .errnum = EINTR, .outcome = FAULT_PASSES, .least = 4},
+    {.kind = FAULT_WRITE, .errnum = FAULT_SHORT, .outcome = FAULT_PASSES, .least = 4},
     {.kind = FAULT_CLOSE, .errnum = EIO, .outcome = FAULT_EITHER, .least = 10},
     {.kind = FAULT_CLOSE, .errnum = EINTR, .outcome = FAULT_PASSES, .least = 10},
     {.kind = FAULT_MAKE, .errnum = ENOSPC, .least = 6},
-    {.kind = FAULT_MODE, .errnum = EPERM, .least = 10},
+    {.kind = FAULT_MODE, .errnum = EPERM, .least = 6},
+    {.kind = FAULT_STAT, .errnum = EIO, .least = 5},
     {.kind = FAULT_THREAD, .errnum = EAGAIN, .least = 1},
     {.kind = FAULT_RESOURCE, .errnum = EMFILE, .outcome = FAULT_EITHER, .least = 1},
 };
@@ -265,7 +269,7 @@ static const FaultPlan durable_plans[] = {
     {.kind = FAULT_SYNC, .errnum = EIO, .lasting = true, .least = 13},
     {.kind = FAULT_READ, .errnum = EIO, .least = 10},
     /* The file system writes nothing past its cache after all. */
-    {.kind = FAULT_WRITE, .errnum = EINVAL, .outcome = FAULT_EITHER, .least = 7},
+    {.kind = FAULT_WRITE, .errnum = EINVAL, .outcome = FAULT_EITHER, .least = 4},
     {.kind = FAULT_RESERVE, .errnum = ENOSPC, .least = 1},
     {.kind = FAULT_RESERVE, .errnum = EOPNOTSUPP, .outcome = FAULT_PASSES, .least = 1},
     {.kind = FAULT_RESERVE, .errnum = EINTR, .outcome = FAULT_PASSES, .least = 1},
@@ -281,6 +285,80 @@ test_durable(void **state)
     fault_sweep(durable_plans, COUNT(durable_plans), run, fixture);
 }
 
+/* ---- many files ---- */
+
+/* 1000 are synced singly; there is a syncfs on the way, and one at the end. */
+#define MANY 1800
+
+bool __wrap_durable_tells_failures(int fd);
+
+bool
+__wrap_durable_tells_failures(int fd)
+{
+    (void)fd;
+    return true;
+}
+
+static bool
+push_many(const Fixture *fixture, Sink *sink, Error *err)
+{
+    const Archive base = {.name = "base.tar"};
+    bool ok = sink_archive_begin(sink, &base, err);
+
+    for (unsigned i = 0; ok && i < MANY; i++) {
+        char name[32];
+        const Entry entry = {.kind = ENTRY_FILE, .path = name, .size = MANY_SIZE, .mode = 0600};
+
+        (void)snprintf(name, sizeof name, "base/%u/%u", i / 450, i);
+        ok = sink_entry_begin(sink, &entry, err) &&
+             sink_data(sink, (Span){.data = fixture->huge, .len = MANY_SIZE}, err) &&
+             sink_entry_end(sink, true, err);
+    }
+    return ok && sink_archive_end(sink, err) && sink_finish(sink, err);
+}
+
+/* Whichever sync it is that fails, nobody is told success; and all is on disk when none does. */
+static bool
+run_many(void *ctx, const FaultPlan *plan)
+{
+    Fixture *fixture = ctx;
+    Error err = ERROR_INIT;
+    Sink *sink;
+    FaultHit hit;
+    bool ok;
+
+    temp_dir_make(&fixture->dir);
+    temp_dir_mkdir(&fixture->dir, "base");
+    fixture->base_root = temp_dir_path(&fixture->dir, "base");
+    fault_begin(plan);
+    sink = extract_new(
+        &(ExtractConfig){
+            .root = root_of, .ctx = fixture, .sync = SYNC_BEST, .directory_mode = 0700},
+        &err);
+    ok = sink != NULL && push_many(fixture, sink, &err);
+    sink_free(sink);
+    fault_end(&hit);
+    fault_assert_ending(plan, &hit, ok, &err);
+    fault_assert_nothing_left();
+    if (ok) {
+        const char *unsafe = disk_unsafe(fixture->dir.path, "");
+
+        fault_assert(unsafe[0] == '\0', "\"%s\" is not on disk", unsafe);
+    }
+    temp_dir_remove(&fixture->dir);
+    return hit.fired;
+}
+
+static void
+test_many_files(void **state)
+{
+    for (size_t at = 1; at <= 1004; at = at == 1 ? 1000 : at + 1) {
+        const FaultPlan plan = {.kind = FAULT_SYNC, .errnum = EIO, .at = at};
+
+        assert_int_equal(run_many(*state, &plan), at <= 1003); /* the last one is the parent's */
+    }
+}
+
 static void
 test_no_sync(void **state)
 {
@@ -294,6 +372,7 @@ setup(void **state, SyncMethod sync)
 {
     static Fixture fixture;
 
+    (void)umask(077);
     fixture = (Fixture){.base = BUF_INIT, .space = BUF_INIT, .sync = sync};
     build(&fixture);
     *state = &fixture;
@@ -328,6 +407,7 @@ main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_durable, setup_durable, teardown),
+        cmocka_unit_test_setup_teardown(test_many_files, setup_durable, teardown),
         cmocka_unit_test_setup_teardown(test_no_sync, setup_no_sync, teardown),
     };
 

@@ -66,6 +66,8 @@ int __real_symlinkat(const char *target, int dir, const char *path);
 int __wrap_symlinkat(const char *target, int dir, const char *path);
 ssize_t __real_write(int fd, const void *data, size_t len);
 ssize_t __wrap_write(int fd, const void *data, size_t len);
+ssize_t __real_pwrite64(int fd, const void *data, size_t len, off64_t offset);
+ssize_t __wrap_pwrite64(int fd, const void *data, size_t len, off64_t offset);
 int __real_fsync(int fd);
 int __wrap_fsync(int fd);
 int __real_fdatasync(int fd);
@@ -158,6 +160,12 @@ ssize_t
 __wrap_write(int fd, const void *data, size_t len)
 {
     return fails(ENOSPC) ? -1 : __real_write(fd, data, len);
+}
+
+ssize_t
+__wrap_pwrite64(int fd, const void *data, size_t len, off64_t offset)
+{
+    return fails(ENOSPC) ? -1 : __real_pwrite64(fd, data, len, offset);
 }
 
 int
