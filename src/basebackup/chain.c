@@ -9,8 +9,8 @@
  *   elsewhere      discard
  *
  * What stands in front of the handoff runs in the thread that receives: it costs a small part of
- * what the server needs to send. Compressing and the disk are behind it. extract writes with threads
- * of its own and has no handoff in front of it, which would only copy what it copies.
+ * what the server needs to send. Compressing and the disk are behind it. extract writes with
+ * threads of its own and has no handoff in front of it, which would only copy what it copies.
  */
 #include <unistd.h>
 

@@ -36,9 +36,9 @@ durable_sync_file_system(int fd, const char *path, Error *err)
 }
 
 /*
- * syncfs tells failures of writing since Linux 5.8, and since 5.17 what the file system itself says.
- * On a network file system, or one that is made of others, it may tell less than fsync does, or
- * wait for more.
+ * syncfs tells failures of writing since Linux 5.8, and since 5.17 what the file system itself
+ * says. On a network file system, or one that is made of others, it may tell less than fsync does,
+ * or wait for more.
  */
 bool
 durable_tells_failures(int fd)

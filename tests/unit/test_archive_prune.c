@@ -388,8 +388,8 @@ test_dead_timeline(void **state)
     assert_int_equal(file_of(fixture, "00000002.history")->reason, PRUNE_DEAD_TIMELINE);
 }
 
-/* A server that looks for the newest timeline must not find a gap in the numbers, even where nothing
- * that stays descends from the timeline between. */
+/* A server that looks for the newest timeline must not find a gap in the numbers, even where
+ * nothing that stays descends from the timeline between. */
 static void
 test_dead_timeline_between(void **state)
 {
