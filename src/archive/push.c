@@ -317,10 +317,8 @@ static Sink *
 writer_new(const Push *push, const ClaimedFile *file, Error *err)
 {
     const FileSinkConfig config = {.fd = file->fd, .fd_name = file->path, .sync = SYNC_NONE};
-    Compression compression = *own_compression(push);
 
-    compression.frame = COMPRESSION_FRAME_BLOCKS; /* all segments have one size */
-    return compress_new(file_sink_new(&config, err), &compression, err);
+    return compress_new(file_sink_new(&config, err), own_compression(push), err);
 }
 
 static bool
