@@ -52,6 +52,9 @@
 #define WAITING_MAX    ((uint64_t)512 * 1024 * 1024)
 #define WAITING_BLOCKS 16
 
+/* Blocks of a pool that does not sync, which has one thread. */
+#define CACHE_BLOCKS 8
+
 typedef struct PoolFile {
     int fd;
     char *path;
@@ -89,6 +92,7 @@ struct WritePool {
     /* ---- the adder's ---- */
     void *memory[WRITE_POOL_BLOCKS]; /* all that was made, as it came */
     size_t memory_made;
+    size_t memory_max;
     Item open;  /* what comes in: no file, or no block yet, or the block that is being filled */
     Item small; /* the block that small files come into; NULL: none yet */
     size_t small_missing; /* what the last of them has not got yet */
@@ -354,7 +358,9 @@ write_pool_new(SyncMethod sync, bool (*while_full)(void *ctx, Error *err), void 
     pool->small.dir_fd = -1;
     pool->while_full = while_full;
     pool->ctx = ctx;
-    for (size_t i = 0; i < WRITE_POOL_THREADS; i++) {
+    /* Who only fills the page cache gains nothing by more: blocks go out of the processor's. */
+    pool->memory_max = sync == SYNC_NONE ? CACHE_BLOCKS : WRITE_POOL_BLOCKS;
+    for (size_t i = 0; i < (sync == SYNC_NONE ? 1 : WRITE_POOL_THREADS); i++) {
         if (!thread_start(&pool->threads[i], run_thread, pool, err)) {
             write_pool_free(pool);
             return NULL;
@@ -483,7 +489,7 @@ take_block(WritePool *pool, uint8_t **ret_block, Error *err)
     if (pool->blocks_free > 0)
         block = pool->blocks[--pool->blocks_free];
     (void)pthread_mutex_unlock(&pool->mutex);
-    if (block == NULL && pool->memory_made < WRITE_POOL_BLOCKS)
+    if (block == NULL && pool->memory_made < pool->memory_max)
         return add_memory(pool, ret_block, err);
     if (block == NULL)
         return await(pool, has_block, err) && take_block(pool, ret_block, err);
