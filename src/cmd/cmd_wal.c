@@ -11,12 +11,6 @@
 #include "cmd/version.h"
 #include "cmd/wal_cmd.h"
 
-/*
- * No subcommand, or none that there is. As a restore_command that must not end recovery, which a
- * status up to 125 would: it says that a file is not in the archive. 127 is a shell's "not found".
- */
-#define STATUS_NO_COMMAND 127
-
 static const Command *const subcommands[] = {
     &command_wal_check, &command_wal_get, &command_wal_list, &command_wal_prune, &command_wal_push};
 

@@ -67,7 +67,7 @@ unknown_command(const char *name)
 {
     log_error("unknown command \"%s\"", name);
     log_hint("Try \"pgstow --help\" for the list of commands.");
-    return 1;
+    return STATUS_NO_COMMAND;
 }
 
 /* pgstow COMMAND ...: the command sees itself as "pgstow COMMAND". */
@@ -80,7 +80,7 @@ run_command(int argc, char **argv)
     if (argc < 2) {
         log_error("no command given");
         log_hint("Try \"pgstow --help\" for the list of commands.");
-        return 1;
+        return STATUS_NO_COMMAND;
     }
     if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-?") == 0 ||
         strcmp(argv[1], "help") == 0) {
@@ -124,7 +124,7 @@ main(int argc, char **argv)
     int status;
 
     if (!hold_standard_streams())
-        return 1;
+        return command == NULL ? STATUS_NO_COMMAND : 1;
     log_init(command == NULL ? "pgstow" : name);
     status = command == NULL ? run_command(argc, argv) : command->run(command, argc, argv);
 
