@@ -74,8 +74,8 @@ test_no_label(void **state)
         "START WAL LOCATION: 23000028 (file 0000000A0000000200000003)\n",
         "START WAL LOCATION: 2/3000028 (file )\n",
         "start wal location: 2/3000028 (file 0000000A0000000200000003)\n",
-        "CHECKPOINT LOCATION: 2/3000060\nSTART WAL LOCATION: 2/3000028 (file "
-        "0000000A0000000200000003)\n",
+        ("CHECKPOINT LOCATION: 2/3000060\n"
+         "START WAL LOCATION: 2/3000028 (file 0000000A0000000200000003)\n"),
     };
 
     (void)state;
