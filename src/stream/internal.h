@@ -72,7 +72,8 @@ typedef enum SmallSync {
     SMALL_LEFT   /* a syncfs comes later */
 } SmallSync;
 
-bool small_files_write(int dir_fd, Span files, SmallSync sync, Error *err) MUST_USE;
+/* As many as may be open at the same time, from the front of *files. */
+bool small_files_write(int dir_fd, Span *files, SmallSync sync, Error *err) MUST_USE;
 
 /* ---- write_pool: a few threads that write, sync and close files ---- */
 

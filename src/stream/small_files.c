@@ -132,9 +132,8 @@ end_file(SmallFile *file, SmallSync sync, Error *err)
     return file_close(fd, file->path, err);
 }
 
-/* As many as may be open. */
-static bool
-write_some(int dir_fd, Span *files, SmallSync sync, Error *err)
+bool
+small_files_write(int dir_fd, Span *files, SmallSync sync, Error *err)
 {
     SmallFile open[OPEN_MAX];
     size_t count = 0;
@@ -148,15 +147,5 @@ write_some(int dir_fd, Span *files, SmallSync sync, Error *err)
         ok = ok && end_file(&open[i], sync, err);
         file_close_quietly(open[i].fd);
     }
-    return ok;
-}
-
-bool
-small_files_write(int dir_fd, Span files, SmallSync sync, Error *err)
-{
-    bool ok = true;
-
-    while (ok && files.len > 0)
-        ok = write_some(dir_fd, &files, sync, err);
     return ok;
 }

@@ -52,6 +52,10 @@
 #define WAITING_MAX    ((uint64_t)512 * 1024 * 1024)
 #define WAITING_BLOCKS 16
 
+/* What goes through the cache at once. Of a whole block the kernel makes one large piece of memory,
+ * and such are dear: on a virtual machine the host often has to find them first. */
+#define CACHE_PIECE ((size_t)128 * 1024)
+
 /* Blocks of a pool that does not sync, which has one thread. */
 #define CACHE_BLOCKS 8
 
@@ -260,8 +264,12 @@ write_block(const WritePool *pool, const Item *item, Error *err)
         return true;
     if (atomic_load(&file->direct))
         return write_directly(item, err);
-    if (!file_pwrite(file->fd, item->block, item->len, item->offset, file->path, err))
-        return false;
+    for (size_t at = 0; at < item->len; at += CACHE_PIECE) {
+        size_t len = item->len - at < CACHE_PIECE ? item->len - at : CACHE_PIECE;
+
+        if (!file_pwrite(file->fd, item->block + at, len, item->offset + at, file->path, err))
+            return false;
+    }
     if (pool->sync != SYNC_NONE)
         durable_write_back(file->fd, item->offset + item->len, &file->started);
     return true;
@@ -307,10 +315,15 @@ sync_root(WritePool *pool, const WriteRoot *root, Error *err)
 static bool
 do_small(WritePool *pool, const Item *item, Error *err)
 {
-    const Span files = {.data = item->block, .len = item->len};
+    Span files = {.data = item->block, .len = item->len};
 
-    return small_files_write(item->dir_fd, files, item->sync, err) &&
-           (!item->syncs_root || sync_root(pool, &item->root, err));
+    while (files.len > 0) {
+        if (is_over(pool))
+            return true;
+        if (!small_files_write(item->dir_fd, &files, item->sync, err))
+            return false;
+    }
+    return !item->syncs_root || sync_root(pool, &item->root, err);
 }
 
 static void
