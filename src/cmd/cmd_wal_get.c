@@ -7,31 +7,24 @@
  * recovery; SIGTERM, and 143, which a shell makes of it, are how the server itself ends us. So
  * signals just end us, at once: what we leave has one name, and is taken over by the next run.
  */
-#include <dirent.h>
-#include <errno.h>
-#include <fcntl.h>
 #include <signal.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include "archive/archive.h"
+#include "cmd/background.h"
 #include "cmd/log.h"
 #include "cmd/wal_cmd.h"
 #include "common/file.h"
-#include "common/pgtypes.h"
-#include "common/work.h"
 
 #define STATUS_MISSING 1
 #define STATUS_TROUBLE 200 /* it could not be looked for, read or written; a wrong command line */
 #define STATUS_UNFIT   201 /* it is there, but damaged or of another cluster */
 
-#define SPOOL_NAME           "pgstow_spool"
-#define PREFETCH_MAX         1024
-#define PREFETCH_DEFAULT     8
-#define PREFETCH_BYTES       ((uint64_t)256 * 1024 * 1024) /* at most, unless more are asked for */
-#define PREFETCH_THREADS_MAX 4
+#define SPOOL_NAME       "pgstow_spool"
+#define PREFETCH_MAX     1024
+#define PREFETCH_DEFAULT 8
+#define PREFETCH_BYTES   ((uint64_t)256 * 1024 * 1024) /* at most, unless more are asked for */
 
 enum { OPT_PREFETCH = OPTION_LONG_ONLY, OPT_SPOOL };
 
@@ -108,68 +101,15 @@ count_ahead(const Request *request)
     return fit < 1 ? 1 : fit < PREFETCH_DEFAULT ? (size_t)fit : PREFETCH_DEFAULT;
 }
 
-/* Some for the server, some for us. */
-static size_t
-count_threads(void)
-{
-    size_t half = work_processors() / 2;
-
-    return half < 1 ? 1 : half < PREFETCH_THREADS_MAX ? half : PREFETCH_THREADS_MAX;
-}
-
-static void
-end_quietly(int signo)
-{
-    (void)signo;
-    _exit(0);
-}
-
-/* A server that is the first process of its container takes over what others leave behind, and
- * older ones restart when one of those ends with anything but 0 or 1. */
-static void
-end_quietly_on_signals(void)
-{
-    static const int signals[] = {SIGHUP, SIGINT, SIGQUIT, SIGTERM};
-
-    for (size_t i = 0; i < sizeof signals / sizeof signals[0]; i++)
-        (void)signal(signals[i], end_quietly);
-}
-
-/* What the server has open, and hands down to its commands before 16, must not stay open with us:
- * its log, sockets, removed files. */
-static void
-close_inherited(int keep)
-{
-    int nowhere = open("/dev/null", O_RDWR);
-    DIR *dir = opendir("/proc/self/fd");
-    struct dirent *entry;
-
-    for (int fd = STDIN_FILENO; fd <= STDERR_FILENO && nowhere >= 0; fd++)
-        (void)dup2(nowhere, fd);
-    while (dir != NULL && (entry = dir_next(dir)) != NULL) {
-        uint32_t number;
-        int fd = u32_parse(entry->d_name, &number) ? (int)number : -1;
-
-        if (fd > STDERR_FILENO && fd != keep && fd != dirfd(dir))
-            (void)close(fd);
-    }
-    if (dir != NULL)
-        (void)closedir(dir);
-}
-
-/* In a process of its own. It stays in the server's process group, so that a shutdown ends it. */
+/* In a process of its own. */
 static void
 prefetch_in_background(const ArchivePrefetch *prefetch, int lock)
 {
-    pid_t pid = fork();
+    Error ignored = ERROR_INIT;
 
-    if (pid == 0) {
-        Error ignored = ERROR_INIT;
-
-        end_quietly_on_signals();
-        close_inherited(lock);
+    if (background_begin(lock)) {
         error_ignored(archive_prefetch(prefetch, lock, &ignored));
-        _exit(0);
+        background_end();
     }
 }
 
@@ -185,7 +125,7 @@ fetch_ahead(const Request *request)
         .system_id = request->fetched.system_id,
         .segment_size = request->fetched.segment_size,
         .count = count_ahead(request),
-        .threads = count_threads(),
+        .threads = background_threads(),
     };
     Error ignored = ERROR_INIT;
     int lock = -1;
