@@ -26,6 +26,7 @@ typedef struct Push {
     int fd;        /* the server's file */
     uint64_t size; /* of it */
     mode_t mode;
+    struct timespec changed;
     uint32_t segment_size; /* of a segment; otherwise the most that there is */
     uint8_t *buffer;
 } Push;
@@ -56,6 +57,7 @@ open_file(Push *push, Error *err)
         return error_set(err, ERR_FORMAT, "\"%s\" is not a regular file", path);
     push->size = (uint64_t)st.st_size;
     push->mode = st.st_mode & 0666;
+    push->changed = st.st_ctim;
     return true;
 }
 
@@ -355,6 +357,20 @@ fill(const Push *push, const ClaimedFile *file, Error *err)
     return ok && file_sync(file->fd, file->path, err);
 }
 
+/* A server reuses the files of segments that it needs no more, perhaps while we read. */
+static bool
+check_unchanged(const Push *push, Error *err)
+{
+    const char *path = push->request->path;
+    struct stat st;
+
+    if (fstat(push->fd, &st) != 0)
+        return error_set_errno(err, errno, "could not stat file \"%s\"", path);
+    return (st.st_ctim.tv_sec == push->changed.tv_sec &&
+            st.st_ctim.tv_nsec == push->changed.tv_nsec) ||
+           error_set(err, ERR_FORMAT, "\"%s\" has changed while it was archived", path);
+}
+
 /* *ret_exists: somebody else has been faster. */
 static bool
 write_file(const Push *push, bool *ret_exists, Error *err)
@@ -362,7 +378,8 @@ write_file(const Push *push, bool *ret_exists, Error *err)
     char *path = final_path(push, err);
     ClaimedFile file = {.fd = -1};
     bool ok = path != NULL && claimed_file_open(&file, temp_path(push, err), push->mode, err) &&
-              fill(push, &file, err) && claimed_file_rename_new(&file, path, ret_exists, err);
+              fill(push, &file, err) && check_unchanged(push, err) &&
+              claimed_file_rename_new(&file, path, ret_exists, err);
 
     claimed_file_free(&file);
     free(path);

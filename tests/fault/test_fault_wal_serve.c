@@ -8,6 +8,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -116,6 +117,43 @@ test_push(void **state)
     clear(fixture, archived_name(fixture));
 }
 
+/* ---- a file that changes ---- */
+
+static void
+touch_when_synced(void *ctx, FaultKind kind, const char *path)
+{
+    bool before = fault_suspend();
+
+    if (kind == FAULT_SYNC && strstr(path, ".push.tmp") != NULL)
+        assert_int_equal(chmod(temp_dir_path(ctx, "wal/" NAME), 0640), 0);
+    fault_resume(before);
+}
+
+/* The server has renamed it, and writes other WAL into it, when all of it was read. */
+static void
+test_changed(void **state)
+{
+    Fixture *fixture = *state;
+    const ArchivePush push = {.path = temp_dir_path(&fixture->dir, "wal/" NAME),
+                              .directory = temp_dir_path(&fixture->dir, "archive")};
+    const FaultPlan none = {.kind = FAULT_SYNC, .at = SIZE_MAX};
+    const FaultWatch watch = {.before = touch_when_synced, .ctx = &fixture->dir};
+    ArchivePushed pushed;
+    Error err = ERROR_INIT;
+    FaultHit hit;
+    bool ok;
+
+    fault_watch(&watch);
+    fault_begin(&none);
+    ok = archive_push(&push, &pushed, &err);
+    fault_end(&hit);
+    fault_watch(NULL);
+    assert_false(ok);
+    assert_non_null(strstr(err.message, "has changed while it was archived"));
+    assert_false(temp_dir_exists(&fixture->dir, "archive/" NAME));
+    assert_false(temp_dir_exists(&fixture->dir, "archive/" NAME ".push.tmp"));
+}
+
 /* ---- fetch ---- */
 
 static bool
@@ -213,6 +251,7 @@ main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_push, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_changed, setup, teardown),
         cmocka_unit_test_setup_teardown(test_fetch, setup, teardown),
     };
 
