@@ -453,7 +453,8 @@ typedef struct ArchivePush {
 
 typedef enum ArchivePushed {
     ARCHIVE_PUSHED,
-    ARCHIVE_HAD_IT /* the same content, in whatever compression; on disk now if it was not before */
+    ARCHIVE_HAD_IT,   /* the same content, in whatever compression; on disk now at the latest */
+    ARCHIVE_WAS_NOTED /* archive_ahead has pushed it, and neither file has changed since */
 } ArchivePushed;
 
 /*
@@ -461,5 +462,30 @@ typedef enum ArchivePushed {
  * the archive is of another cluster; EEXIST: it has other content of that name, and both stay.
  */
 bool archive_push(const ArchivePush *push, ArchivePushed *ret_pushed, Error *err) MUST_USE;
+
+/* ---- ahead: pushing what a server will ask for next ---- */
+
+typedef struct ArchiveAhead {
+    const ArchivePush *push; /* as the server asks for it: the file is in its pg_wal */
+    const char *spool;       /* a directory, made if need be, for notes of what was pushed */
+    size_t count;            /* so many files at most are ahead of the server */
+    size_t threads;
+} ArchiveAhead;
+
+/* archive_push, which a note may spare. That something is wrong with the spool (*ret_trouble; else
+ * it is left alone) only means that none is used. */
+bool archive_push_noted(const ArchiveAhead *ahead, ArchivePushed *ret_pushed, Error *ret_trouble,
+                        Error *err) MUST_USE;
+
+/* Becomes the one who pushes ahead: *ret_lock is a descriptor to keep until it is done. -1:
+ * somebody else is at it. */
+bool archive_ahead_open(const ArchiveAhead *ahead, int *ret_lock, Error *err) MUST_USE;
+
+/*
+ * Pushes what the server says is ready, as archive_push does, and notes what is on disk in the
+ * archive, until there is no more or `count` files are ahead. Ends with the first failure, which is
+ * for archive_push_noted to tell when the server gets there.
+ */
+bool archive_ahead(const ArchiveAhead *ahead, Error *err) MUST_USE;
 
 #endif

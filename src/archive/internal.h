@@ -262,4 +262,44 @@ bool spool_name(char name[SPOOL_NAME_SIZE], const WalName *segment, const Archiv
 bool spool_take(const char *spool, const char *name, const char *path, bool *ret_taken,
                 Error *err) MUST_USE;
 
+/* ---- push_note: what was pushed before the server asked for it ---- */
+
+typedef struct PushSpool {
+    const ArchiveAhead *ahead; /* borrowed */
+    char *wal;                 /* owned, as is `archive`: absolute paths */
+    char *archive;
+    char cluster[sizeof "01234567-"]; /* what the names of its files begin with */
+} PushSpool;
+
+/* Free it in any case. */
+bool push_spool_open(PushSpool *spool, const ArchiveAhead *ahead, Error *err) MUST_USE;
+void push_spool_free(PushSpool *spool);
+
+/* Of a file in it, owned by the caller. */
+char *push_spool_path(const PushSpool *spool, const char *name, Error *err) MUST_USE;
+
+/* Whoever has it open is the only one. */
+typedef struct PushNote {
+    int fd;
+    char *path;   /* owned */
+    WalName name; /* of the file that it is about */
+} PushNote;
+
+/* Makes an empty one if need be. ERR_SYSTEM, EWOULDBLOCK, when another one has it and we do not
+ * wait. Free it in any case. */
+bool push_note_open(PushNote *note, const PushSpool *spool, const WalName *name, bool wait,
+                    Error *err) MUST_USE;
+void push_note_free(PushNote *note);
+void push_note_remove(const PushNote *note);
+
+/* Whether the server's file is there now, and in the archive, exactly as it says. */
+bool push_note_holds(const PushSpool *spool, const PushNote *note);
+
+/* Whether it is about the server's file as that is now, as far as its status tells. */
+bool push_note_is_fresh(const PushSpool *spool, const PushNote *note, bool *ret_fresh,
+                        Error *err) MUST_USE;
+
+/* Pushes the file, and then notes that. */
+bool push_note_push(const PushSpool *spool, const PushNote *note, Error *err) MUST_USE;
+
 #endif

@@ -14,6 +14,7 @@
 #include <cmocka.h>
 
 #include "archive/archive.h"
+#include "common/file.h"
 #include "disk.h"
 #include "fault.h"
 #include "support/temp_dir.h"
@@ -115,6 +116,144 @@ test_push(void **state)
     fixture->method = COMPRESSION_ZSTD;
     fault_sweep(push_plans, COUNT(push_plans), run_push, fixture);
     clear(fixture, archived_name(fixture));
+}
+
+/* ---- push ahead ---- */
+
+#define NEXT   "000000010000000000000002"
+#define STATUS "wal/archive_status"
+
+typedef struct Ahead {
+    ArchivePush push;
+    ArchiveAhead ahead;
+} Ahead;
+
+static void
+ahead_init(Ahead *it, Fixture *fixture, const char *asked)
+{
+    it->push = (ArchivePush){.path = temp_dir_path(&fixture->dir, asked),
+                             .directory = temp_dir_path(&fixture->dir, "archive")};
+    it->ahead = (ArchiveAhead){.push = &it->push,
+                               .spool = temp_dir_path(&fixture->dir, "spool"),
+                               .count = 4,
+                               .threads = 1};
+}
+
+static bool
+push_next_ahead(const ArchiveAhead *ahead, Error *err)
+{
+    int lock = -1;
+    bool ok = archive_ahead_open(ahead, &lock, err);
+
+    if (ok && lock < 0)
+        ok = error_set(err, ERR_BUG, "somebody else is at it");
+    ok = ok && archive_ahead(ahead, err);
+    file_close_quietly(lock);
+    return ok;
+}
+
+static void
+assert_next_is_safe(Fixture *fixture)
+{
+    const char *path = temp_dir_path(&fixture->dir, "archive/" NEXT);
+
+    fault_assert(temp_dir_exists(&fixture->dir, "archive/" NEXT), "not there in spite of success");
+    fault_assert(disk_content_safe(path) && disk_name_safe(path), "not on disk");
+}
+
+/* Whatever fails, the server is told of what is on disk. */
+static bool
+run_ahead(void *ctx, const FaultPlan *plan)
+{
+    Fixture *fixture = ctx;
+    Ahead it;
+    ArchivePushed pushed;
+    Error err = ERROR_INIT;
+    Error trouble = ERROR_INIT;
+    FaultHit hit;
+    bool ok;
+
+    ahead_init(&it, fixture, "wal/" NAME);
+    clear(fixture, "archive/" NEXT);
+    fault_assert(dir_remove(it.ahead.spool, &err), "%s", err.message);
+    disk_reset();
+    fault_begin(plan);
+    ok = push_next_ahead(&it.ahead, &err);
+    fault_end(&hit);
+    fault_assert_ending(plan, &hit, ok, &err);
+    fault_assert_nothing_left();
+    err = ERROR_INIT;
+    ahead_init(&it, fixture, "wal/" NEXT);
+    fault_assert(archive_push_noted(&it.ahead, &pushed, &trouble, &err), "%s", err.message);
+    fault_assert(!ok || pushed == ARCHIVE_WAS_NOTED || plan->outcome == FAULT_EITHER, "no note");
+    assert_next_is_safe(fixture);
+    return hit.fired;
+}
+
+/* Nor does a note that was written keep it from being told the truth. */
+static bool
+run_noted(void *ctx, const FaultPlan *plan)
+{
+    Fixture *fixture = ctx;
+    Ahead it;
+    ArchivePushed pushed;
+    Error err = ERROR_INIT;
+    Error trouble = ERROR_INIT;
+    FaultHit hit;
+    bool ok;
+
+    ahead_init(&it, fixture, "wal/" NAME);
+    clear(fixture, "archive/" NEXT);
+    fault_assert(dir_remove(it.ahead.spool, &err), "%s", err.message);
+    disk_reset();
+    fault_assert(push_next_ahead(&it.ahead, &err), "%s", err.message);
+    ahead_init(&it, fixture, "wal/" NEXT);
+    fault_begin(plan);
+    ok = archive_push_noted(&it.ahead, &pushed, &trouble, &err);
+    fault_end(&hit);
+    fault_assert_ending(plan, &hit, ok, &err);
+    fault_assert_nothing_left();
+    if (ok)
+        assert_next_is_safe(fixture);
+    return hit.fired;
+}
+
+static const FaultPlan ahead_plans[] = {
+    {.kind = FAULT_MEMORY, .errnum = ENOMEM, .outcome = FAULT_EITHER, .least = 20},
+    {.kind = FAULT_OPEN, .errnum = EACCES, .outcome = FAULT_EITHER, .least = 8},
+    {.kind = FAULT_OPEN, .errnum = EMFILE, .outcome = FAULT_EITHER, .lasting = true, .least = 8},
+    {.kind = FAULT_READ, .errnum = EIO, .outcome = FAULT_EITHER, .least = 20},
+    {.kind = FAULT_READ, .errnum = FAULT_SHORT, .outcome = FAULT_EITHER, .least = 20},
+    {.kind = FAULT_WRITE, .errnum = ENOSPC, .least = 2},
+    {.kind = FAULT_WRITE, .errnum = ENOSPC, .lasting = true, .least = 2},
+    {.kind = FAULT_WRITE, .errnum = FAULT_SHORT, .outcome = FAULT_PASSES, .least = 2},
+    {.kind = FAULT_SYNC, .errnum = EIO, .least = 2},
+    {.kind = FAULT_MAKE, .errnum = EACCES, .least = 2},
+    {.kind = FAULT_STAT, .errnum = EIO, .outcome = FAULT_EITHER, .least = 10},
+    {.kind = FAULT_TRUNCATE, .errnum = EIO, .least = 2},
+    {.kind = FAULT_RESOURCE, .errnum = EACCES, .outcome = FAULT_EITHER, .least = 2},
+};
+
+static const FaultPlan noted_plans[] = {
+    {.kind = FAULT_MEMORY, .errnum = ENOMEM, .outcome = FAULT_EITHER, .least = 8},
+    {.kind = FAULT_OPEN, .errnum = EACCES, .outcome = FAULT_EITHER, .least = 3},
+    {.kind = FAULT_READ, .errnum = EIO, .outcome = FAULT_EITHER, .least = 8},
+    {.kind = FAULT_READ, .errnum = FAULT_SHORT, .outcome = FAULT_PASSES, .least = 8},
+    {.kind = FAULT_STAT, .errnum = EIO, .outcome = FAULT_EITHER, .least = 5},
+    {.kind = FAULT_RESOURCE, .errnum = EACCES, .outcome = FAULT_PASSES, .least = 2},
+};
+
+static void
+test_push_ahead(void **state)
+{
+    Fixture *fixture = *state;
+    Span segment = wal_builder_span(&fixture->wal, 2 * (Lsn)MB, 3 * (Lsn)MB);
+
+    temp_dir_mkdir(&fixture->dir, STATUS);
+    temp_dir_write(&fixture->dir, "wal/" NEXT, segment.data, segment.len);
+    temp_dir_write(&fixture->dir, STATUS "/" NEXT ".ready", "", 0);
+    fault_sweep(ahead_plans, COUNT(ahead_plans), run_ahead, fixture);
+    fault_sweep(noted_plans, COUNT(noted_plans), run_noted, fixture);
 }
 
 /* ---- a file that changes ---- */
@@ -228,7 +367,7 @@ setup(void **state)
     temp_dir_mkdir(&fixture.dir, "archive");
     temp_dir_mkdir(&fixture.dir, "wal");
     wal_builder_init(&fixture.wal, &config);
-    while (fixture.wal.end < 2 * (Lsn)MB)
+    while (fixture.wal.end < 3 * (Lsn)MB)
         (void)wal_builder_record(&fixture.wal, 10, 0, 5003);
     segment = wal_builder_span(&fixture.wal, MB, 2 * (Lsn)MB);
     temp_dir_write(&fixture.dir, "wal/" NAME, segment.data, segment.len);
@@ -251,6 +390,7 @@ main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_push, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_push_ahead, setup, teardown),
         cmocka_unit_test_setup_teardown(test_changed, setup, teardown),
         cmocka_unit_test_setup_teardown(test_fetch, setup, teardown),
     };

@@ -3,6 +3,7 @@ as it was, whatever happened meanwhile.
 """
 
 import contextlib
+import os
 import signal
 import time
 import unittest
@@ -181,6 +182,133 @@ class Trouble(PushTestCase):
         other.unlink()
         self.await_archiver(server, self.write(server))
         self.assert_archived(server)
+
+
+@for_each_major(since=18)
+class Ahead(PushTestCase):
+    """With --spool: what the server is told is in the archive, and it is told no sooner."""
+
+    def setUp(self):
+        super().setUp()
+        self.spool = self.scratch / "spool"
+        run(["mkdir", self.spool]).check()
+
+    @staticmethod
+    def hold(server):
+        """The server goes on writing, but archives nothing."""
+        server.configure(archive_command="false")
+        server.wait_for("current_setting('archive_command') = 'false'")
+
+    def start_held(self, segments):
+        server = self.start()
+        self.hold(server)
+        self.write(server, segments)
+        status = server.data_dir / "pg_wal" / "archive_status"
+        return server, sorted(path.name[:-6] for path in status.glob("*.ready"))
+
+    def push(self, server, name, *options, archive=None):
+        return pgstow("wal", "push", f"--spool={self.spool}", *options,
+                      server.data_dir / "pg_wal" / name, archive or self.archive)
+
+    def notes(self):
+        return sorted(path.name.partition("-")[2]
+                      for path in (self.spool / "pgstow_pushed").iterdir()
+                      if path.stat().st_size > 0)
+
+    def archived(self):
+        return sorted(path.name for path in self.archive.iterdir())
+
+    def await_notes(self, names):
+        wait_until(lambda: self.notes() == names, f"there are notes about {names}")
+
+    def test_burst(self):
+        """Real servers ask in their order, and never wait in vain."""
+        server = self.start("-Z", "zstd", f"--spool={self.spool}")
+        command = server.value("SHOW archive_command")
+        for _ in range(2):
+            self.hold(server)
+            last = self.write(server, 25)
+            server.configure(archive_command=command)
+            self.await_archiver(server, last)
+        self.assertGreaterEqual(len(self.assert_archived(server)), 50)
+        self.assertNotIn("pgstow wal push:", server.log())
+        self.assertEqual(self.leftovers(self.archive), [])
+
+    def test_before_it_is_asked_for(self):
+        server, names = self.start_held(6)
+        self.push(server, names[0], "--ahead=3").check()
+        self.await_notes(names[1:4])
+        self.assertEqual(self.archived(), names[:4])
+        inodes = {path.name: path.stat().st_ino for path in self.archive.iterdir()}
+        self.push(server, names[1], "--ahead=3").check()
+        for name in names[:4]:
+            content = (server.data_dir / "pg_wal" / name).read_bytes()
+            self.assertEqual((self.archive / name).read_bytes(), content)
+            self.assertEqual((self.archive / name).stat().st_ino, inodes[name])
+
+    def test_killed(self):
+        """At any moment: what there is a note about is whole, and trying again is enough."""
+        server, names = self.start_held(6)
+        for number in range(KILLS):
+            target = self.scratch / f"archive{number}"
+            run(["mkdir", target]).check()
+            process = Background([PROGRAM, "wal", "push", "-Z", "gzip:9", f"--spool={self.spool}",
+                                  server.data_dir / "pg_wal" / names[0], target])
+            until = time.monotonic() + 3 * LONGEST_PUSH * number / KILLS
+            with contextlib.suppress(TimeoutError):
+                wait_until(lambda at=until: time.monotonic() > at, "", 1)
+            with contextlib.suppress(ProcessLookupError):  # all has been done
+                os.killpg(process.pid, signal.SIGKILL)  # the process in the background, too
+            process.wait()
+            for name in names:
+                self.push(server, name, archive=target).check()
+                got = self.scratch / "got"
+                pgstow("wal", "get", "--prefetch=0", target, name, got).check()
+                self.assertEqual(got.read_bytes(), (server.data_dir / "pg_wal" / name).read_bytes())
+
+    def test_full_spool(self):
+        with small_filesystem(self, "1M") as disk:
+            self.spool = disk
+            server, names = self.start_held(4)
+            self.push(server, names[0]).check()
+            self.await_notes(names[1:])
+            for note in (disk / "pgstow_pushed").iterdir():
+                note.unlink()
+            fill(disk / "filler", leaving=0)
+            for name in names:
+                (self.archive / name).unlink()
+                self.push(server, name).check()
+                content = (server.data_dir / "pg_wal" / name).read_bytes()
+                self.assertEqual((self.archive / name).read_bytes(), content)
+            self.assertEqual(self.notes(), [])
+
+    def test_restored(self):
+        """The same names in the same place, other content: refused, whatever the notes say."""
+        server, names = self.start_held(4)
+        self.push(server, names[0]).check()
+        self.await_notes(names[1:])
+        for name in names[1:]:
+            path = server.data_dir / "pg_wal" / name
+            times = path.stat()
+            content = bytearray(path.read_bytes())
+            content[-1] ^= 1
+            path.write_bytes(content)
+            os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+            refused = self.push(server, name)
+            self.assertEqual(refused.rc, 1)
+            self.assertIn("has other content", refused.err)
+
+    def test_two_clusters(self):
+        """A spool that two share, each with an archive of its own, tells them apart."""
+        other_archive = self.scratch / "other"
+        run(["mkdir", other_archive]).check()
+        servers = [self.start(f"--spool={self.spool}", archive=archive)
+                   for archive in (self.archive, other_archive)]
+        lasts = [self.write(server, 8) for server in servers]
+        for server, last, archive in zip(servers, lasts, (self.archive, other_archive)):
+            self.await_archiver(server, last)
+            self.assert_archived(server, archive)
+            self.assertEqual(server.value("SELECT failed_count FROM pg_stat_archiver"), "0")
 
 
 if __name__ == "__main__":
