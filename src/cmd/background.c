@@ -8,16 +8,13 @@
 
 #include "common/file.h"
 #include "common/pgtypes.h"
-#include "common/work.h"
 
 #define THREADS_MAX 4
 
 size_t
-background_threads(void)
+background_threads(size_t processors)
 {
-    size_t half = work_processors() / 2;
-
-    return half < 1 ? 1 : half < THREADS_MAX ? half : THREADS_MAX;
+    return processors < 1 ? 1 : processors < THREADS_MAX ? processors : THREADS_MAX;
 }
 
 static void

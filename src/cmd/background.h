@@ -15,7 +15,7 @@
 bool background_begin(int keep);
 _Noreturn void background_end(void);
 
-/* Some processors for the server, some for us. */
-size_t background_threads(void);
+/* How many threads it may have on so many processors: at least 1, and 4 at most. */
+size_t background_threads(size_t processors);
 
 #endif

@@ -16,6 +16,7 @@
 #include "cmd/log.h"
 #include "cmd/wal_cmd.h"
 #include "common/file.h"
+#include "common/work.h"
 
 #define STATUS_MISSING 1
 #define STATUS_TROUBLE 200 /* it could not be looked for, read or written; a wrong command line */
@@ -125,7 +126,8 @@ fetch_ahead(const Request *request)
         .system_id = request->fetched.system_id,
         .segment_size = request->fetched.segment_size,
         .count = count_ahead(request),
-        .threads = background_threads(),
+        /* Some processors for the server, some for us. */
+        .threads = background_threads(work_processors() / 2),
     };
     Error ignored = ERROR_INIT;
     int lock = -1;

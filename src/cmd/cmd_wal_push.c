@@ -13,6 +13,7 @@
 #include "cmd/log.h"
 #include "cmd/wal_cmd.h"
 #include "common/file.h"
+#include "common/work.h"
 
 #define SPOOL_NAME    "pgstow_pushed"
 #define AHEAD_DEFAULT 8
@@ -103,7 +104,7 @@ push_with_spool(const Request *request, ArchivePushed *ret_pushed, Error *err)
     const ArchiveAhead ahead = {.push = &request->push,
                                 .spool = request->spool,
                                 .count = count_ahead(request),
-                                .threads = background_threads()};
+                                .threads = background_threads(work_processors())};
     Error trouble = ERROR_INIT;
     bool ok = archive_push_noted(&ahead, ret_pushed, &trouble, err);
 
