@@ -2,8 +2,11 @@
  * What is archived before the server asks for it, and what a note of that is worth.
  */
 #include <fcntl.h>
+#include <pthread.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -377,6 +380,74 @@ test_server_is_at_it(void **state)
     assert_numbers(here, "archive", "23");
 }
 
+typedef struct Server {
+    const ArchiveAhead *ahead;
+    atomic_bool done;
+    bool ok;
+    ArchivePushed pushed;
+    Error trouble;
+    Error err;
+} Server;
+
+static void *
+run_server(void *ctx)
+{
+    Server *server = ctx;
+
+    server->ok = archive_push_noted(server->ahead, &server->pushed, &server->trouble, &server->err);
+    atomic_store(&server->done, true);
+    return NULL;
+}
+
+/* Whether somebody waits for the lock of this file. */
+static bool
+is_awaited(const char *path)
+{
+    Buf locks = BUF_INIT;
+    Error err = ERROR_INIT;
+    struct stat st;
+    char inode[32];
+    bool found = false;
+
+    assert_int_equal(stat(path, &st), 0);
+    (void)snprintf(inode, sizeof inode, ":%llu ", (unsigned long long)st.st_ino);
+    assert_true(file_load("/proc/locks", 1 << 20, &locks, &err));
+    for (const char *at = buf_text(&locks); !found && (at = strstr(at, "-> FLOCK")) != NULL; at++) {
+        const char *end = strchr(at, '\n');
+        const char *file = strstr(at, inode);
+
+        found = file != NULL && (end == NULL || file < end);
+    }
+    buf_free(&locks);
+    return found;
+}
+
+/* Of two who write one file the second would fail, and the server with it. */
+static void
+test_server_waits(void **state)
+{
+    Served *here = *state;
+    Server server = {.trouble = ERROR_INIT, .err = ERROR_INIT};
+    const char *path;
+    pthread_t thread;
+    int fd;
+
+    note_about_2(here);
+    path = temp_dir_path(&here->dir, only_note(here));
+    server.ahead = asked(here, served_name(1, 2), 8);
+    fd = file_open(path, O_RDWR, 0, &here->err);
+    assert_int_equal(flock(fd, LOCK_EX), 0);
+    assert_int_equal(pthread_create(&thread, NULL, run_server, &server), 0);
+    while (!atomic_load(&server.done) && !is_awaited(path))
+        (void)sched_yield();
+    assert_false(atomic_load(&server.done));
+    file_close_quietly(fd);
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    assert_true(server.ok);
+    assert_int_equal(server.trouble.code, ERR_NONE);
+    assert_int_equal(server.pushed, ARCHIVE_WAS_NOTED);
+}
+
 static void
 assert_spool_unused(Served *here, const char *text)
 {
@@ -462,8 +533,8 @@ main(void)
     const struct CMUnitTest tests[] = {
         TEST(test_ahead),         TEST(test_what_is_ready),   TEST(test_other_source),
         TEST(test_other_archive), TEST(test_damaged_note),    TEST(test_failure),
-        TEST(test_one_at_a_time), TEST(test_server_is_at_it), TEST(test_no_spool),
-        TEST(test_two_clusters),
+        TEST(test_one_at_a_time), TEST(test_server_is_at_it), TEST(test_server_waits),
+        TEST(test_no_spool),      TEST(test_two_clusters),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
